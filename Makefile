@@ -1,0 +1,58 @@
+# `make` alone prints what each target does.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test fast fmt lint proto proto-check bench check lock
+
+help: ## print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "skep needs Python 3.11 or later: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "python3 cannot make a virtual environment: on Debian, apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+setup: $(READY) ## the virtual environment with the locked dependencies
+
+demo: $(READY) ## a server, four bots and a real job, checked; then everything stops
+	$(BIN)/python -m examples.census.demo
+
+run: $(READY) ## the same fleet, left running until Ctrl-C
+	$(BIN)/python -m examples.census.demo --keep
+
+test: $(READY) ## every test (T=path::name for one)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(T)
+
+fast: $(READY) ## the tests that need no server process: under two minutes
+	$(BIN)/python -m pytest -n 2 -m "not slow and not e2e" $(T)
+
+fmt: $(READY) ## format, and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet . || true
+
+lint: $(READY) ## style, types, import contracts, the bot's Python floor
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p bot_client
+	$(BIN)/lint-imports
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.9- --eval-annotations --backport typing bot_client
+
+proto: $(READY) ## regenerate the protobuf code
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=. botpb/*.proto
+
+proto-check: proto ## fail when the committed protobuf code is stale
+	git diff --exit-code --stat -- proto
+
+bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
+	$(BIN)/python -m bench
+
+check: lint proto-check test ## what CI runs
+
+lock: ## pin the newest allowed dependencies (needs uv)
+	uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock

@@ -1,0 +1,1 @@
+"""Who is calling: session tokens, bot credentials, people."""

@@ -1,0 +1,1 @@
+"""bots.cfg and the bot archive: what the admin decides."""

@@ -1,0 +1,192 @@
+"""Waiting, in two forms: operating-system threads, and gevent's greenlets.
+
+Nothing else in Skep imports gevent. `app.py` chooses a form once and hands it down.
+Under gevent the loop runs in one thread: whatever may take longer than a point read goes
+through `native` (four reader threads) or through a thread made with `start_native`.
+"""
+
+import _thread
+import logging
+import threading
+from _queue import SimpleQueue  # the C type itself: gevent never replaces it
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import gevent
+import gevent.event
+import gevent.hub
+import gevent.monkey
+import gevent.threadpool
+
+T = TypeVar("T")
+
+READER_THREADS = 4
+
+log = logging.getLogger(__name__)
+
+_start_new_thread = gevent.monkey.get_original("_thread", "start_new_thread")
+_allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
+_get_ident = gevent.monkey.get_original("_thread", "get_ident")
+
+
+class Event(Protocol):
+    """As `threading.Event`; `set` may be called from any thread."""
+
+    def set(self) -> None:
+        """Wake everybody who waits, now and later."""
+        ...
+
+    def clear(self) -> None:
+        """Forget that it was set."""
+        ...
+
+    def is_set(self) -> bool:
+        """Was it set and not cleared since?"""
+        ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set, at most `timeout` seconds; False after the timeout."""
+        ...
+
+
+class Concurrency(Protocol):
+    """One form of waiting."""
+
+    def event(self) -> Event:
+        """A new event."""
+        ...
+
+    def spawn(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run fn in the background, beside the requests; its exceptions are logged."""
+        ...
+
+    def native(self, fn: Callable[[], T]) -> T:
+        """Run fn on a native reader thread and wait for it without holding the loop."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let others run for that long."""
+        ...
+
+
+class Box(Generic[T]):
+    """A result that one thread leaves and one waiter takes, once."""
+
+    __slots__ = ("_error", "_ready", "_value")
+
+    def __init__(self, ready: Event) -> None:
+        self._ready = ready
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def put(self, value: T) -> None:
+        """Leave the result; callable from any thread."""
+        self._value = value
+        self._ready.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Leave an exception instead; it rises in `get`."""
+        self._error = error
+        self._ready.set()
+
+    def get(self) -> T:
+        """Wait for the result."""
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value] # set together with the event
+
+
+def start_native(fn: Callable[[], object]) -> None:
+    """Start an operating-system thread, also under gevent; it must not outlive its owner."""
+    _start_new_thread(_logged, (fn, ()))
+
+
+def native_queue() -> "SimpleQueue[Any]":
+    """A queue whose `get` blocks the calling native thread; `put` never blocks."""
+    return SimpleQueue()
+
+
+def native_lock() -> _thread.LockType:
+    """A lock for native threads; hold it for microseconds only."""
+    lock: _thread.LockType = _allocate_lock()
+    return lock
+
+
+class Threads:
+    """The thread form: unit tests, the memory store, and tools without a web server."""
+
+    def event(self) -> Event:
+        """A `threading.Event`."""
+        return threading.Event()
+
+    def spawn(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run fn on a daemon thread."""
+        threading.Thread(target=_logged, args=(fn, args), daemon=True).start()
+
+    def native(self, fn: Callable[[], T]) -> T:
+        """Run fn here: every thread is a native one."""
+        return fn()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        threading.Event().wait(seconds)
+
+
+class Greenlets:
+    """The gevent form; make it in the process (after the fork) whose loop it is to serve."""
+
+    def __init__(self) -> None:
+        self._hub = gevent.get_hub()
+        self._home = _get_ident()
+        self._readers = gevent.threadpool.ThreadPool(READER_THREADS, hub=self._hub)
+
+    def event(self) -> Event:
+        """An event that greenlets wait for and any native thread may set."""
+        return _LoopEvent(self._hub, _home=self._home)
+
+    def spawn(self, fn: Callable[..., object], *args: Any) -> None:
+        """Run fn in a greenlet."""
+        gevent.spawn(_logged, fn, args)
+
+    def native(self, fn: Callable[[], T]) -> T:
+        """Run fn on one of the native reader threads; the loop goes on meanwhile."""
+        result: T = self._readers.apply(fn)
+        return result
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep; the loop goes on meanwhile."""
+        gevent.sleep(seconds)
+
+
+class _LoopEvent:
+    """`gevent.event.Event`, except that `set` from a foreign thread goes through the loop."""
+
+    __slots__ = ("_event", "_home", "_hub")
+
+    def __init__(self, hub: gevent.hub.Hub, _home: int) -> None:
+        self._hub = hub
+        self._home = _home
+        self._event = gevent.event.Event()
+
+    def set(self) -> None:
+        if _get_ident() == self._home:
+            self._event.set()
+        else:
+            self._hub.loop.run_callback_threadsafe(self._event.set)
+
+    def clear(self) -> None:
+        self._event.clear()
+
+    def is_set(self) -> bool:
+        return bool(self._event.is_set())
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return bool(self._event.wait(timeout))
+
+
+def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+    try:
+        fn(*args)
+    except Exception:
+        log.exception("a background activity ended with an error")

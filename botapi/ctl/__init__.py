@@ -1,0 +1,1 @@
+"""The client half of the skep command; it speaks to /api/v1 only."""

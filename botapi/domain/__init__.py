@@ -1,0 +1,1 @@
+"""Rules as pure functions: values in, decisions out."""

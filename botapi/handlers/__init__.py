@@ -1,0 +1,1 @@
+"""One bot endpoint a file; no Flask here."""

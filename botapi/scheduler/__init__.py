@@ -1,0 +1,1 @@
+"""Waiting bots, offers and the upkeep that time demands."""

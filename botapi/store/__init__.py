@@ -1,0 +1,1 @@
+"""An ordered document store with tags; three engines behind one protocol."""

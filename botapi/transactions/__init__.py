@@ -1,0 +1,1 @@
+"""One atomic change a file; the function is named as the file."""
