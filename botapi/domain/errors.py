@@ -1,0 +1,53 @@
+"""One error model: a gRPC code name and a line that is safe to show."""
+
+from enum import StrEnum, auto
+from typing import Any
+
+MAX_MESSAGE_CHARS = 2_000
+
+
+class Code(StrEnum):
+    """The gRPC codes a caller of ours can cause (bot-api 0.5)."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, *_args: Any) -> str:
+        return name
+
+    CANCELED = auto()
+    INVALID_ARGUMENT = auto()
+    DEADLINE_EXCEEDED = auto()
+    NOT_FOUND = auto()
+    ALREADY_EXISTS = auto()
+    PERMISSION_DENIED = auto()
+    RESOURCE_EXHAUSTED = auto()
+    FAILED_PRECONDITION = auto()
+    ABORTED = auto()
+    OUT_OF_RANGE = auto()
+    UNIMPLEMENTED = auto()
+    INTERNAL = auto()
+    UNAVAILABLE = auto()
+    UNAUTHENTICATED = auto()
+
+    @property
+    def wire_name(self) -> str:
+        """The name in an error line: `InvalidArgument` (bot-api 0.5)."""
+        return "".join(word.capitalize() for word in self.split("_"))
+
+
+class Refusal(Exception):
+    """The caller asked for something it cannot have.
+
+    `message` is one line that may be shown to anybody: control characters are replaced
+    and the length is bounded here. Details belong in the log.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        self.code = code
+        self.message = one_line(message)
+        super().__init__(f"{code}: {self.message}")
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and control characters replaced by blanks, and cut if long."""
+    flat = "".join(c if c.isprintable() else " " for c in text[: MAX_MESSAGE_CHARS + 1])
+    return flat if len(flat) <= MAX_MESSAGE_CHARS else flat[:MAX_MESSAGE_CHARS] + "..."
