@@ -1,0 +1,1 @@
+"""Generated protobuf code: the signed session and bots.cfg; `make proto` after an edit."""
