@@ -29,7 +29,7 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 1_400
 MAX_BODY_BYTES = 900 * 1024
 MAX_TAG_BYTES = 500
-MAX_TAGS = 200
+MAX_TAGS = 400
 MAX_ALTERNATIVES = 30
 """Most tags over all AnyOf of one `find` or `count` (the smallest engine's limit)."""
 

@@ -1,0 +1,166 @@
+"""What a bot is, and how its health follows from what it reports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+SELF_QUARANTINED = "Bot self-quarantined."
+TERMINATION_FLAG = 1
+SWAP_WINDOW_MS = 600_000
+SWAPS_TO_QUARANTINE = 3
+
+
+class BotStatus(StrEnum):
+    """Exactly one word for each bot, the first that applies in this order."""
+
+    DEAD = "dead"
+    QUARANTINED = "quarantined"
+    MAINTENANCE = "maintenance"
+    BUSY = "busy"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Why a bot gets no work; both empty means healthy."""
+
+    quarantined: str = ""
+    maintenance: str = ""
+
+    @property
+    def is_healthy(self) -> bool:
+        """May it be given work?"""
+        return not self.quarantined and not self.maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSwap:
+    """A handshake that took the bot id over from another live session."""
+
+    at_ms: int
+    session_id: str
+    external_ip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bot:
+    """One bot as the server knows it (bot-api 9.1).
+
+    What changes at every poll (last seen, state) is not here but in `LiveBot`: an idle
+    poll writes nothing. `task_id` is a run id. Times in ms, 0 means "never".
+    """
+
+    bot_id: str
+    dimensions: tuple[str, ...]
+    first_seen_ms: int
+    session_id: str = ""
+    epoch: int = 0
+    external_ip: str = ""
+    authenticated_as: str = ""
+    version: str = ""
+    quarantined: str = ""
+    maintenance: str = ""
+    dead: bool = False
+    idle_since_ms: int = 0
+    task_id: str = ""
+    task_name: str = ""
+    task_flags: int = 0
+    owners: tuple[str, ...] = ()
+    last_finished_task: str = ""
+    last_finished_flags: int = 0
+    last_abandoned_task: str = ""
+    termination_task_id: str = ""
+    last_event_dedup_key: str = ""
+    claim_seq: int = 0
+    polls_before_claim: tuple[str, ...] = ()
+    swaps: tuple[SessionSwap, ...] = ()
+    note: str = ""
+
+    @property
+    def health(self) -> Health:
+        """Both reasons together."""
+        return Health(self.quarantined, self.maintenance)
+
+    @property
+    def is_busy(self) -> bool:
+        """Busy means only that it is not idle (bot-api 9.1)."""
+        return self.idle_since_ms == 0
+
+    @property
+    def status(self) -> BotStatus:
+        """The one word of the pages and the API."""
+        if self.dead:
+            return BotStatus.DEAD
+        if self.quarantined:
+            return BotStatus.QUARANTINED
+        if self.maintenance:
+            return BotStatus.MAINTENANCE
+        return BotStatus.BUSY if self.task_id else BotStatus.IDLE
+
+    @property
+    def composite(self) -> tuple[int, int, int, int]:
+        """The four integers of bot-api 9.1."""
+        return (
+            256 if self.maintenance else 512,
+            64 if self.dead else 128,
+            4 if self.quarantined else 8,
+            1 if self.is_busy else 2,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBot:
+    """What every call of a bot refreshes: kept in memory, stored now and then."""
+
+    bot_id: str
+    seen_ms: int
+    run_seen_ms: int = 0
+    """The latest task_update of the current run."""
+    state: Mapping[str, Any] | None = None
+
+
+def quarantine_from_state(state: Mapping[str, Any]) -> str:
+    """`state.quarantined` as a message, empty for none (bot-api 6.3)."""
+    value = state.get("quarantined")
+    if isinstance(value, str):
+        return value
+    if value is None or value is False or value in (0, []):
+        return ""
+    return SELF_QUARANTINED
+
+
+def quarantine_from_dimensions(dimensions: Mapping[str, Sequence[str]]) -> str:
+    """The dimension `quarantined` as a message, empty for none (bot-api 6.2)."""
+    values = dimensions.get("quarantined") or [""]
+    first = values[0]
+    if first.lower() in {"true", "1"}:
+        return SELF_QUARANTINED
+    return first
+
+
+def health_of(
+    state: Mapping[str, Any],
+    dimensions: Mapping[str, Sequence[str]],
+    complaints: Sequence[str],
+) -> Health:
+    """Why this bot may not work: its own words first, then each of our complaints.
+
+    `complaints` are the errors collected while reading the call (bot-api 6.2).
+    """
+    own = quarantine_from_state(state)
+    if own in {"", SELF_QUARANTINED}:
+        own = quarantine_from_dimensions(dimensions) or own
+    message = "\n".join([own, *complaints] if own else complaints)
+    maintenance = state.get("maintenance")
+    return Health(message, maintenance if isinstance(maintenance, str) else "")
+
+
+def explain_in_state(state: Mapping[str, Any], health: Health) -> dict[str, Any]:
+    """The state with the quarantine text put where pages look for it (bot-api 6.3).
+
+    A specific message of the bot is never overwritten.
+    """
+    if not health.quarantined or quarantine_from_state(state) not in {"", SELF_QUARANTINED}:
+        return dict(state)
+    return {**state, "quarantined": health.quarantined}

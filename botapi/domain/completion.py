@@ -1,0 +1,108 @@
+"""How a run ends: which state, and what else is set (bot-api 5.5)."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from botapi.domain.bot_event import EventKind
+from botapi.domain.task import Task, TaskState, check_transition
+
+
+class EndedBy(StrEnum):
+    """Who says that the run is over."""
+
+    BOT = "bot"
+    """The bot's completing task_update."""
+    TASK_ERROR = "task_error"
+    """The bot reports that it, not the task, failed."""
+    ABANDONED = "abandoned"
+    """The bot died, or went on to something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is said about the end. `duration_s` and `exit_code` come together or not at all."""
+
+    by: EndedBy
+    exit_code: int | None = None
+    duration_s: float | None = None
+    hard_timeout: bool = False
+    io_timeout: bool = False
+    canceled: bool = False
+    client_error: bool = False
+    cost_usd: float = 0.0
+    error: str = ""
+
+
+def final_state(task: Task, ending: Ending) -> TaskState:
+    """The first matching row of bot-api 5.5."""
+    if ending.canceled:
+        return TaskState.CANCELED
+    if ending.hard_timeout or ending.io_timeout:
+        return TaskState.TIMED_OUT
+    if task.killing:
+        return TaskState.KILLED
+    if ending.client_error:
+        return TaskState.CLIENT_ERROR
+    if ending.by is EndedBy.BOT:
+        return TaskState.COMPLETED
+    return TaskState.BOT_DIED
+
+
+def finish(task: Task, ending: Ending, now_ms: int) -> Task:
+    """The task as it is for ever. The caller has made sure that it is RUNNING."""
+    state = final_state(task, ending)
+    check_transition(task.state, state)
+    is_internal = ending.by is not EndedBy.BOT
+    exit_code, duration_s = ending.exit_code, ending.duration_s
+    if state is TaskState.CANCELED:
+        exit_code = duration_s = None
+    elif is_internal or state is TaskState.TIMED_OUT:
+        exit_code = -1 if exit_code is None else exit_code
+        duration_s = (now_ms - task.started_ms) / 1000 if duration_s is None else duration_s
+    is_abandoned = state in {TaskState.BOT_DIED, TaskState.CLIENT_ERROR}
+    return replace(
+        task,
+        state=state,
+        killing=False,
+        modified_ms=now_ms,
+        completed_ms=now_ms,
+        abandoned_ms=now_ms if is_abandoned else task.abandoned_ms,
+        exit_code=exit_code,
+        duration_s=duration_s,
+        failure=state is TaskState.TIMED_OUT or (exit_code is not None and exit_code != 0),
+        internal_failure=is_internal,
+        cost_usd=max(task.cost_usd, ending.cost_usd),
+        error=ending.error,
+    )
+
+
+def event_of(task: Task) -> EventKind:
+    """The bot's event for a run that the bot itself reported as ended."""
+    return EventKind.TASK_KILLED if task.state is TaskState.KILLED else EventKind.TASK_COMPLETED
+
+
+class Cause(StrEnum):
+    """Who is to blame for an end."""
+
+    USER = "user"
+    INFRASTRUCTURE = "infrastructure"
+    POLICY = "policy"
+    OPERATOR = "operator"
+
+
+_CAUSES = {
+    TaskState.TIMED_OUT: Cause.POLICY,
+    TaskState.BOT_DIED: Cause.INFRASTRUCTURE,
+    TaskState.CANCELED: Cause.OPERATOR,
+    TaskState.KILLED: Cause.OPERATOR,
+    TaskState.EXPIRED: Cause.INFRASTRUCTURE,
+    TaskState.NO_RESOURCE: Cause.INFRASTRUCTURE,
+    TaskState.CLIENT_ERROR: Cause.USER,
+}
+
+
+def cause_of(task: Task) -> Cause | None:
+    """None while it goes on, and for a success."""
+    if task.state is TaskState.COMPLETED:
+        return Cause.USER if task.failure else None
+    return _CAUSES.get(task.state)

@@ -1,0 +1,183 @@
+"""What a task is: its request, its slices, its one run, and the legal changes of its state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Dimensions = Mapping[str, tuple[str, ...]]
+"""A task's constraints: key to one or more of `value` or `a|b`; every one must be met."""
+
+
+class TaskState(StrEnum):
+    """The states of bot-api 5.8, by their names there."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    TIMED_OUT = "TIMED_OUT"
+    BOT_DIED = "BOT_DIED"
+    CANCELED = "CANCELED"
+    KILLED = "KILLED"
+    EXPIRED = "EXPIRED"
+    NO_RESOURCE = "NO_RESOURCE"
+    CLIENT_ERROR = "CLIENT_ERROR"
+
+
+S = TaskState
+
+TRANSITIONS: Mapping[TaskState, frozenset[TaskState]] = {
+    S.PENDING: frozenset({S.RUNNING, S.CANCELED, S.EXPIRED, S.NO_RESOURCE, S.BOT_DIED}),
+    S.RUNNING: frozenset(
+        {S.COMPLETED, S.TIMED_OUT, S.BOT_DIED, S.CANCELED, S.KILLED, S.CLIENT_ERROR}
+    ),
+}
+"""Every legal change (bot-api 5.8). A state that is not a key here is final: nothing leaves it."""
+
+
+def is_final(state: TaskState) -> bool:
+    """Is this a state that never changes?"""
+    return state not in TRANSITIONS
+
+
+class IllegalTransitionError(Exception):
+    """A bug: somebody tried to leave a final state, or to skip one."""
+
+
+def check_transition(old: TaskState, new: TaskState) -> None:
+    """Raise IllegalTransitionError unless the table allows old to become new."""
+    if new not in TRANSITIONS.get(old, frozenset()):
+        raise IllegalTransitionError(f"{old} never becomes {new}")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One alternative of a task (bot-api 10.4). Times are whole seconds, 0 is "no limit"."""
+
+    command: tuple[str, ...]
+    dimensions: Dimensions
+    env: Mapping[str, str] = field(default_factory=dict)
+    env_prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    relative_cwd: str = ""
+    expiration_s: int = 3600
+    hard_timeout_s: int = 3600
+    io_timeout_s: int = 0
+    grace_period_s: int = 30
+    wait_for_capacity: bool = False
+
+    @property
+    def pool(self) -> str:
+        """The pool, empty for a termination task."""
+        values = self.dimensions.get("pool", ())
+        return values[0] if values else ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """What was asked; never changes. `expires_ms[i]` is the absolute deadline of slice i."""
+
+    task_id: str
+    name: str
+    priority: int
+    user: str
+    authenticated: str
+    tags: tuple[str, ...]
+    slices: tuple[Slice, ...]
+    created_ms: int
+    bot_ping_tolerance_s: int = 1200
+
+    def deadline_ms(self, index: int) -> int:
+        """When slice `index` expires: created + the expirations of slices 0..index."""
+        return self.created_ms + 1000 * sum(s.expiration_s for s in self.slices[: index + 1])
+
+    @property
+    def is_termination(self) -> bool:
+        """Asks the bot to exit: no command, and `id` as the only dimension (bot-api 10.6)."""
+        (only,) = self.slices[:1]
+        return not only.command and set(only.dimensions) == {"id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The one authoritative record of how a task stands. Times in ms, 0 means "not yet"."""
+
+    task_id: str
+    state: TaskState
+    name: str
+    user: str
+    pool: str
+    priority: int
+    tags: tuple[str, ...]
+    created_ms: int
+    modified_ms: int
+    slice_index: int = 0
+    pend_key: str = ""
+    bot_id: str = ""
+    bot_version: str = ""
+    bot_dimensions: tuple[str, ...] = ()
+    session_id: str = ""
+    claim_id: str = ""
+    started_ms: int = 0
+    completed_ms: int = 0
+    abandoned_ms: int = 0
+    killing: bool = False
+    exit_code: int | None = None
+    duration_s: float | None = None
+    failure: bool = False
+    internal_failure: bool = False
+    cost_usd: float = 0.0
+    output_bytes: int = 0
+    missing_bytes: int = 0
+    error: str = ""
+
+    @property
+    def is_final(self) -> bool:
+        """Has it ended?"""
+        return is_final(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPosition:
+    """How much of a run's output is stored. `missing_bytes` were stated, never stored."""
+
+    committed: int = 0
+    missing_bytes: int = 0
+    limit_hit: bool = False
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSlice:
+    """A slice waiting for a bot; an index only, the truth is the task."""
+
+    key: str
+    queue_key: str
+    task_id: str
+    slice_index: int
+    priority: int
+    created_ms: int
+    shard: int
+    retry_count: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Smaller runs first: priority, then age."""
+        return (self.priority, self.created_ms, self.task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The scheduler's time-limited offer of a pending slice to one bot (a lease)."""
+
+    lease_id: str
+    bot_id: str
+    offered_ms: int
+    pending: PendingSlice
+
+
+def lease_id(pending: PendingSlice) -> str:
+    """`local-<task id>-<slice>-<retry>`, the reservation id of bot-api 1.11."""
+    return f"local-{pending.task_id}-{pending.slice_index}-{pending.retry_count}"
+
+
+MAX_OFFER_RETRIES = 3
+"""A slice dropped by bots more often than this ends (bot-api 10.4)."""

@@ -1,0 +1,302 @@
+"""Documents and domain values, both ways: every kind, key and tag stands here and nowhere else.
+
+Bodies are the fields of the dataclass plus `v`, the schema number. A field that this code
+does not know is kept when a document is rewritten (`was`), so that an older server does not
+drop what a newer one wrote.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from botapi.domain.bot import Bot, LiveBot
+from botapi.domain.bot_event import BotEvent
+from botapi.domain.matching import Queue
+from botapi.domain.names import parse_task_id
+from botapi.domain.task import Offer, OutputPosition, PendingSlice, Task, TaskRequest
+from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, join_key, prefix_range
+
+T = TypeVar("T")
+
+BOT = "bot"
+LIVE = "live"
+EVENT = "event"
+REQ = "req"
+TASK = "task"
+PEND = "pend"
+DUE = "due"
+QUEUE = "queue"
+OUT = "out"
+OUTPOS = "outpos"
+DEDUP = "dedup"
+LSESSION = "lsession"
+OFFER = "offer"
+AUDIT = "audit"
+DUTY = "duty"
+
+LIVE_SHARDS = 16
+DUE_BUCKETS = 4
+_LAST_MS = 9_999_999_999_999
+_KEY_MASK = 0x7FFF_FFFF_FFFF_FFFF
+RUN = "1"
+"""The only run of a task, as a key component."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSession:
+    """The lease channel of one bot; a new one replaces the old. `offer_task` points at an offer."""
+
+    bot_id: str
+    lease_session_id: str
+    session_id: str
+    opened_ms: int
+    closed: bool = False
+    offer_task: str = ""
+
+
+def _body(value: object, was: Doc | None = None) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(value, builtin_types=(bytes,))
+    body["v"] = SCHEMA_NUMBER
+    if was is not None:
+        unknown = was.body.keys() - body.keys()
+        body.update((key, was.body[key]) for key in unknown)
+    return body
+
+
+def _read(doc: Doc, kind: type[T]) -> T:
+    return msgspec.convert(doc.body, kind)
+
+
+def newest_first(ms: int) -> str:
+    """A key component that sorts later times first."""
+    return f"{_LAST_MS - ms:013d}"
+
+
+def oldest_first(ms: int) -> str:
+    """A key component that sorts earlier times first."""
+    return f"{ms:013d}"
+
+
+def newest_first_ms(component: str) -> int:
+    """The time behind a `newest_first` component."""
+    return _LAST_MS - int(component)
+
+
+# bots
+
+
+def bot_doc(bot: Bot, was: Doc | None = None) -> Doc:
+    """Kind `bot`, tagged with every dimension, the status words and the version."""
+    tags = {f"d:{flat}" for flat in bot.dimensions}
+    tags.update(
+        (
+            f"st:{bot.status}",
+            "s:dead" if bot.dead else "s:alive",
+            "s:busy" if bot.is_busy else "s:idle",
+            "s:quarantined" if bot.quarantined else "s:healthy",
+            "s:maint" if bot.maintenance else "s:ok",
+            f"v:{bot.version}",
+        )
+    )
+    return Doc(join_key(bot.bot_id), _body(bot, was), frozenset(tags))
+
+
+def read_bot(doc: Doc) -> Bot:
+    """The bot in a document of kind `bot`."""
+    return _read(doc, Bot)
+
+
+def live_shard(bot_id: str) -> str:
+    """One hex digit, the same in every process."""
+    return f"{sum(bot_id.encode()) % LIVE_SHARDS:x}"
+
+
+def live_key(bot_id: str) -> Key:
+    """Where last seen and state of a bot are."""
+    return join_key(live_shard(bot_id), bot_id)
+
+
+def live_doc(live: LiveBot) -> Doc:
+    """Kind `live`: no tags, rewritten often."""
+    return Doc(live_key(live.bot_id), _body(live))
+
+
+def read_live(doc: Doc) -> LiveBot:
+    """The value in a document of kind `live`."""
+    return _read(doc, LiveBot)
+
+
+def event_doc(event: BotEvent, keep_ms: int) -> Doc:
+    """Kind `event`, newest first within a bot; kept for `keep_ms`."""
+    key = join_key(event.bot_id, newest_first(event.at_ms), event.event_id)
+    return Doc(key, _body(event), expire_at=event.at_ms + keep_ms)
+
+
+def read_event(doc: Doc) -> BotEvent:
+    """The value in a document of kind `event`."""
+    return _read(doc, BotEvent)
+
+
+# tasks
+
+
+def task_key(task_id: str) -> Key:
+    """Key of `task` and `req`: newest first, as upstream's datastore key (bot-api 9.4)."""
+    return f"{int(parse_task_id(task_id)[:-1], 16) ^ _KEY_MASK:016x}"
+
+
+def request_doc(request: TaskRequest) -> Doc:
+    """Kind `req`: immutable."""
+    return Doc(task_key(request.task_id), _body(request))
+
+
+def read_request(doc: Doc) -> TaskRequest:
+    """The value in a document of kind `req`."""
+    return _read(doc, TaskRequest)
+
+
+def task_doc(task: Task, was: Doc | None = None) -> Doc:
+    """Kind `task`, tagged with tags, state, user, pool and bot."""
+    tags = {f"t:{tag}" for tag in task.tags}
+    tags.add(f"st:{task.state}")
+    if task.user:
+        tags.add(f"u:{task.user}")
+    if task.pool:
+        tags.add(f"p:{task.pool}")
+    if task.bot_id:
+        tags.add(f"b:{task.bot_id}")
+    return Doc(task_key(task.task_id), _body(task, was), frozenset(tags))
+
+
+def read_task(doc: Doc) -> Task:
+    """The value in a document of kind `task`."""
+    return _read(doc, Task)
+
+
+def pend_key(queue_key: Key, priority: int, created_ms: int, task_id: str) -> Key:
+    """Within a queue: priority, then age."""
+    return f"{queue_key}!{priority:03d}!{oldest_first(created_ms)}!{task_id}"
+
+
+def pend_doc(pending: PendingSlice) -> Doc:
+    """Kind `pend`: existence means claimable."""
+    return Doc(pending.key, _body(pending))
+
+
+def read_pending(doc: Doc) -> PendingSlice:
+    """The value in a document of kind `pend`."""
+    return _read(doc, PendingSlice)
+
+
+def queue_key(queue: Queue) -> Key:
+    """Content-addressed: `pool!digest`."""
+    return join_key(queue.pool, queue.digest)
+
+
+def queue_range(key: Key) -> tuple[Key, Key]:
+    """All pending slices of a queue."""
+    return key + "!", key + '"'
+
+
+def queue_doc(queue: Queue) -> Doc:
+    """Kind `queue`: immutable, written by whoever needs it first."""
+    return Doc(queue_key(queue), _body(queue))
+
+
+def read_queue(doc: Doc) -> Queue:
+    """The value in a document of kind `queue`."""
+    return _read(doc, Queue)
+
+
+def due_key(when_ms: int, what: str, task_id: str) -> Key:
+    """A timer; buckets spread neighbouring times over key ranges."""
+    bucket = int(task_id[-4:-1] or "0", 16) % DUE_BUCKETS
+    return join_key(f"{bucket:02x}", oldest_first(when_ms), what, task_id)
+
+
+def offer_doc(offer: Offer) -> Doc:
+    """Kind `offer`: at most one for a task."""
+    return Doc(task_key(offer.pending.task_id), _body(offer))
+
+
+def read_offer(doc: Doc) -> Offer:
+    """The value in a document of kind `offer`."""
+    return _read(doc, Offer)
+
+
+def lease_session_doc(session: LeaseSession) -> Doc:
+    """Kind `lsession`: one for a bot."""
+    return Doc(join_key(session.bot_id), _body(session))
+
+
+def read_lease_session(doc: Doc) -> LeaseSession:
+    """The value in a document of kind `lsession`."""
+    return _read(doc, LeaseSession)
+
+
+# output
+
+
+def output_range(task_id: str) -> tuple[Key, Key]:
+    """All pieces of a run's output."""
+    return prefix_range(task_id, RUN)
+
+
+def output_doc(task_id: str, offset: int, data: bytes) -> Doc:
+    """Kind `out`: the bytes written at that offset."""
+    return Doc(join_key(task_id, RUN, f"{offset:015d}"), {"data": data, "v": SCHEMA_NUMBER})
+
+
+def read_output(doc: Doc) -> tuple[int, bytes]:
+    """Offset and bytes of a document of kind `out`."""
+    return int(doc.key.rsplit("!", 1)[1]), doc.body["data"]
+
+
+def output_position_key(task_id: str) -> Key:
+    """Key of kind `outpos`."""
+    return join_key(task_id, RUN)
+
+
+def output_position_doc(task_id: str, position: OutputPosition, was: Doc | None = None) -> Doc:
+    """Kind `outpos`: how far the output is stored."""
+    return Doc(output_position_key(task_id), _body(position, was))
+
+
+def read_output_position(doc: Doc | None) -> OutputPosition:
+    """The value in a document of kind `outpos`; the beginning when there is none."""
+    return OutputPosition() if doc is None else _read(doc, OutputPosition)
+
+
+# people
+
+
+def audit_key(at_ms: int, entry_id: str) -> Key:
+    """Key of kind `audit`: newest first."""
+    return join_key(newest_first(at_ms), entry_id)
+
+
+def audit_doc(
+    *,
+    at_ms: int,
+    entry_id: str,
+    actor: str,
+    verb: str,
+    target: str,
+    reason: str,
+    before: str,
+    after: str,
+) -> Doc:
+    """Kind `audit`, newest first. `before` and `after` are digests, empty for none."""
+    body: Mapping[str, Any] = {
+        "at_ms": at_ms,
+        "actor": actor,
+        "verb": verb,
+        "target": target,
+        "reason": reason,
+        "before": before,
+        "after": after,
+        "v": SCHEMA_NUMBER,
+    }
+    return Doc(audit_key(at_ms, entry_id), body)

@@ -1,0 +1,59 @@
+"""A bot that fell silent, and a run nobody speaks of: both end the run as BOT_DIED."""
+
+from botapi.domain.bot import LiveBot
+from botapi.domain.bot_event import BotUpdate, EventKind
+from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.names import parse_task_id
+from botapi.store import codec
+from botapi.store.protocol import Store, Txn, join_key
+from botapi.transactions.finish_task import Finished, stage_finish
+from botapi.transactions.update_bot import Stamp, stage_update
+
+
+def bot_missing(store: Store, seen: LiveBot, stamp: Stamp) -> bool:
+    """Mark the bot dead and abandon its run; False when it was heard of meanwhile.
+
+    `seen` is what the sweep judged by; it is compared with the stored record again. The
+    bot goes on naming the task it died on (bot-api 5.6).
+    """
+
+    def work(txn: Txn) -> bool:
+        live_doc, bot_doc = (
+            *txn.get(codec.LIVE, codec.live_key(seen.bot_id)),
+            *txn.get(codec.BOT, join_key(seen.bot_id)),
+        )
+        if live_doc is None or bot_doc is None or codec.read_bot(bot_doc).dead:
+            return False
+        if codec.read_live(live_doc).seen_ms > seen.seen_ms:
+            return False
+        silent_s = (stamp.now_ms - seen.seen_ms) // 1000
+        update = BotUpdate(EventKind.BOT_MISSING, message=f"not heard of for {silent_s} s")
+        stage_update(txn, seen.bot_id, update, stamp)
+        txn.delete(codec.LSESSION, join_key(seen.bot_id))
+        return True
+
+    return store.transact(work, label="bot_missing")
+
+
+def run_missing(store: Store, seen: LiveBot, run_id: str, stamp: Stamp) -> Finished | None:
+    """End a run whose bot is there but has said nothing of it for the ping tolerance.
+
+    None when the run or the record changed meanwhile.
+    """
+
+    def work(txn: Txn) -> Finished | None:
+        live_doc, bot_doc = (
+            *txn.get(codec.LIVE, codec.live_key(seen.bot_id)),
+            *txn.get(codec.BOT, join_key(seen.bot_id)),
+        )
+        if live_doc is None or bot_doc is None:
+            return None
+        if codec.read_live(live_doc).run_seen_ms > seen.run_seen_ms:
+            return None
+        if codec.read_bot(bot_doc).task_id != run_id:
+            return None
+        error = "the bot has said nothing of this run for too long"
+        ending = Ending(EndedBy.ABANDONED, error=error)
+        return stage_finish(txn, parse_task_id(run_id), ending, stamp.now_ms)
+
+    return store.transact(work, label="run_missing")

@@ -1,0 +1,110 @@
+"""The claim: slice taken, task running, bot busy, in one step (bot-api 4.3)."""
+
+from dataclasses import dataclass, replace
+
+from botapi.domain.bot import TERMINATION_FLAG, Bot
+from botapi.domain.bot_event import BotUpdate, EventKind
+from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
+from botapi.domain.names import run_id
+from botapi.domain.task import Task, TaskRequest, TaskState, check_transition
+from botapi.store import codec
+from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.transactions.create_task import EXPIRE
+from botapi.transactions.update_bot import Stamp, stage_update
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a bot asks for. `dedup_key` is the bot's own claim id."""
+
+    bot_id: str
+    task_id: str
+    attempt: Attempt
+    dedup_key: str
+    seq: int
+    recent_polls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The referee's word, and what a manifest is made from; None for a task unknown."""
+
+    decision: Decision
+    task: Task | None = None
+    request: TaskRequest | None = None
+    bot: Bot | None = None
+
+
+class BotVanished(Exception):
+    """The bot was deleted between the check of its session and its claim."""
+
+
+def claim_slice(store: Store, claim: Claim, stamp: Stamp) -> Claimed:
+    """Decide and write. The same claim again gets the same answer and writes nothing."""
+    key = codec.task_key(claim.task_id)
+
+    def work(txn: Txn) -> Claimed:
+        task_was, req, offer_doc, bot_doc = (
+            *txn.get(codec.TASK, key),
+            *txn.get(codec.REQ, key),
+            *txn.get(codec.OFFER, key),
+            *txn.get(codec.BOT, join_key(claim.bot_id)),
+        )
+        if bot_doc is None:
+            raise BotVanished(claim.bot_id)
+        if task_was is None or req is None:
+            return Claimed(Skip("no such task"))
+        task, request, bot = (
+            codec.read_task(task_was),
+            codec.read_request(req),
+            codec.read_bot(bot_doc),
+        )
+        offer = codec.read_offer(offer_doc) if offer_doc is not None else None
+        decision = decide(task, request, bot, offer, claim.attempt)
+        match decision:
+            case Run(is_retry=False) | Terminate(is_retry=False):
+                task = _stage_claim(txn, (task, task_was), request, bot, claim, stamp)
+            case _:
+                pass
+        return Claimed(decision, task, request, bot)
+
+    return store.transact(work, label="claim_slice")
+
+
+def _stage_claim(
+    txn: Txn,
+    task: tuple[Task, Doc],
+    request: TaskRequest,
+    bot: Bot,
+    claim: Claim,
+    stamp: Stamp,
+) -> Task:
+    old, was = task
+    check_transition(old.state, TaskState.RUNNING)
+    new = replace(
+        old,
+        state=TaskState.RUNNING,
+        bot_id=bot.bot_id,
+        bot_version=bot.version,
+        bot_dimensions=bot.dimensions,
+        session_id=bot.session_id,
+        claim_id=claim.attempt.claim_id,
+        started_ms=stamp.now_ms,
+        modified_ms=stamp.now_ms,
+    )
+    txn.put(codec.TASK, codec.task_doc(new, was))
+    txn.delete(codec.PEND, old.pend_key)
+    txn.delete(codec.OFFER, codec.task_key(old.task_id))
+    txn.delete(codec.DUE, codec.due_key(request.deadline_ms(old.slice_index), EXPIRE, old.task_id))
+    terminates = request.is_termination
+    update = BotUpdate(
+        EventKind.BOT_TERMINATE if terminates else EventKind.REQUEST_TASK,
+        dedup_key=claim.dedup_key,
+        task_id=run_id(old.task_id),
+        task_name=request.name,
+        task_flags=TERMINATION_FLAG if terminates else 0,
+        changes={"claim_seq": claim.seq, "polls_before_claim": claim.recent_polls},
+    )
+    stage_update(txn, bot.bot_id, update, stamp)
+    txn.notify(f"task!{old.task_id}")
+    return new

@@ -1,0 +1,105 @@
+"""A new task: request, state, first pending slice, timer and request uuid, all or nothing."""
+
+from dataclasses import dataclass
+
+from botapi.domain.matching import queue_of, shard
+from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
+from botapi.store import codec
+from botapi.store.protocol import Doc, Store, Txn, join_key
+
+DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
+"""How long a request uuid is remembered (bot-api 10.5)."""
+EXPIRE = "expire"
+"""The timer of a slice's expiration."""
+
+
+class TaskIdTaken(Exception):
+    """Another task has this id: draw a new one and try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """`is_new` is False when the request uuid had made this task before."""
+
+    task: Task
+    is_new: bool
+
+
+def pending_slice(request: TaskRequest, index: int, retry_count: int = 0) -> PendingSlice:
+    """The queue entry of slice `index`."""
+    dimensions = request.slices[index].dimensions
+    queue_key = codec.queue_key(queue_of(dimensions))
+    return PendingSlice(
+        key=codec.pend_key(queue_key, request.priority, request.created_ms, request.task_id),
+        queue_key=queue_key,
+        task_id=request.task_id,
+        slice_index=index,
+        priority=request.priority,
+        created_ms=request.created_ms,
+        shard=shard(dimensions),
+        retry_count=retry_count,
+    )
+
+
+def stage_enqueue(txn: Txn, request: TaskRequest, index: int) -> PendingSlice:
+    """Make slice `index` claimable, with its timer, and wake whoever waits for such work."""
+    pending = pending_slice(request, index)
+    (known,) = txn.get(codec.QUEUE, pending.queue_key)
+    if known is None:
+        txn.put(codec.QUEUE, codec.queue_doc(queue_of(request.slices[index].dimensions)))
+    txn.put(codec.PEND, codec.pend_doc(pending))
+    due = codec.due_key(request.deadline_ms(index), EXPIRE, request.task_id)
+    txn.put(codec.DUE, Doc(due, {"slice_index": index}))
+    txn.notify(f"pend!{pending.queue_key}")
+    return pending
+
+
+def create_task(store: Store, request: TaskRequest, *, request_uuid: str) -> Created:
+    """Store the task as PENDING on its first slice.
+
+    The same caller and request uuid within seven days gives the first task, whatever the
+    new request says. Raises TaskIdTaken.
+    """
+    dedup_key = join_key("rid", request.authenticated, request_uuid)
+
+    def work(txn: Txn) -> Created:
+        if request_uuid:
+            (seen,) = txn.get(codec.DEDUP, dedup_key)
+            if seen is not None and seen.body["until_ms"] > request.created_ms:
+                (doc,) = txn.get(codec.TASK, codec.task_key(seen.body["task_id"]))
+                if doc is not None:
+                    return Created(codec.read_task(doc), is_new=False)
+        wanted = codec.request_doc(request)
+        there, task_was = (
+            *txn.get(codec.REQ, wanted.key),
+            *txn.get(codec.TASK, wanted.key),
+        )
+        if there is not None and task_was is not None:
+            if dict(there.body) != dict(wanted.body):
+                raise TaskIdTaken(request.task_id)
+            return Created(codec.read_task(task_was), is_new=True)
+        return Created(_write(txn, request, wanted, dedup_key if request_uuid else ""), is_new=True)
+
+    return store.transact(work, label="create_task")
+
+
+def _write(txn: Txn, request: TaskRequest, wanted: Doc, dedup_key: str) -> Task:
+    task = Task(
+        task_id=request.task_id,
+        state=TaskState.PENDING,
+        name=request.name,
+        user=request.user,
+        pool=request.slices[0].pool,
+        priority=request.priority,
+        tags=request.tags,
+        created_ms=request.created_ms,
+        modified_ms=request.created_ms,
+        pend_key=stage_enqueue(txn, request, 0).key,
+    )
+    txn.put(codec.REQ, wanted)
+    txn.put(codec.TASK, codec.task_doc(task))
+    if dedup_key:
+        until = request.created_ms + DEDUP_KEEP_MS
+        body = {"task_id": request.task_id, "until_ms": until}
+        txn.put(codec.DEDUP, Doc(dedup_key, body, expire_at=until))
+    return task

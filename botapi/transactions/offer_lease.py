@@ -1,0 +1,145 @@
+"""Offers: pending slices given to waiting bots for a while, and what comes back unclaimed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.task import (
+    MAX_OFFER_RETRIES,
+    Offer,
+    PendingSlice,
+    TaskState,
+    lease_id,
+)
+from botapi.store import codec
+from botapi.store.codec import LeaseSession
+from botapi.store.protocol import Doc, Key, Store, Txn, join_key
+from botapi.transactions.expire_slice import stage_next_slice
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A bot that waits for work, with the queues it can serve."""
+
+    bot_id: str
+    lease_session_id: str
+    queue_keys: frozenset[Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What one round gave: offers by bot id, bots whose lease session is gone or has an
+    offer already, and the queues that may hold more."""
+
+    offers: Mapping[str, Offer]
+    stale: frozenset[str]
+    more: frozenset[Key]
+
+
+def offer_leases(
+    store: Store, queue_keys: Sequence[Key], waiting: Sequence[Waiting], now_ms: int
+) -> Offered:
+    """Match the heads of these queues with these bots, the longest waiting first.
+
+    A slice that is offered is not claimable by others until the offer is returned. A bot
+    has at most one outstanding offer.
+    """
+    limit = len(waiting)
+
+    def work(txn: Txn, docs: list[Doc]) -> Offered:
+        sessions = _open_sessions(txn, waiting)
+        free = [bot for bot in waiting if bot.bot_id in sessions]
+        pending = sorted((codec.read_pending(doc) for doc in docs), key=lambda p: p.order)
+        offers: dict[str, Offer] = {}
+        for slot in pending:
+            bot = next((b for b in free if slot.queue_key in b.queue_keys), None)
+            if bot is not None:
+                free.remove(bot)
+                offers[bot.bot_id] = _stage_offer(txn, slot, sessions[bot.bot_id], now_ms)
+        stale = frozenset(bot.bot_id for bot in waiting if bot.bot_id not in sessions)
+        return Offered(offers, stale, _queues_with_more(queue_keys, pending, offers, limit))
+
+    ranges = [codec.queue_range(key) for key in queue_keys]
+    return store.take(codec.PEND, ranges, limit, work, label="offer_leases")
+
+
+def _queues_with_more(
+    queue_keys: Sequence[Key],
+    pending: Sequence[PendingSlice],
+    offers: Mapping[str, Offer],
+    limit: int,
+) -> frozenset[Key]:
+    offered = {offer.pending.task_id for offer in offers.values()}
+    left = {slot.queue_key for slot in pending if slot.task_id not in offered}
+    full = {key for key in queue_keys if sum(s.queue_key == key for s in pending) >= limit}
+    return frozenset(left | full)
+
+
+def _open_sessions(txn: Txn, waiting: Sequence[Waiting]) -> dict[str, tuple[LeaseSession, Doc]]:
+    """Lease sessions that are still the bot's own and have no outstanding offer."""
+    found: dict[str, tuple[LeaseSession, Doc]] = {}
+    docs = txn.get(codec.LSESSION, *(join_key(bot.bot_id) for bot in waiting))
+    for bot, doc in zip(waiting, docs, strict=True):
+        if doc is None:
+            continue
+        session = codec.read_lease_session(doc)
+        if session.closed or session.lease_session_id != bot.lease_session_id:
+            continue
+        if outstanding_offer(txn, session) is None:
+            found[bot.bot_id] = (session, doc)
+    return found
+
+
+def outstanding_offer(txn: Txn | Store, session: LeaseSession) -> Offer | None:
+    """The offer this session holds, None when it was claimed, returned or never made."""
+    if not session.offer_task:
+        return None
+    (doc,) = txn.get(codec.OFFER, codec.task_key(session.offer_task))
+    if doc is None:
+        return None
+    offer = codec.read_offer(doc)
+    return offer if offer.bot_id == session.bot_id else None
+
+
+def _stage_offer(
+    txn: Txn, slot: PendingSlice, session: tuple[LeaseSession, Doc], now_ms: int
+) -> Offer:
+    offer = Offer(lease_id(slot), session[0].bot_id, now_ms, slot)
+    txn.delete(codec.PEND, slot.key)
+    txn.put(codec.OFFER, codec.offer_doc(offer))
+    txn.put(codec.LSESSION, codec.lease_session_doc(replace(session[0], offer_task=slot.task_id)))
+    return offer
+
+
+def return_offer(store: Store, offer: Offer, now_ms: int, reason: str) -> bool:
+    """Put an unclaimed slice back into its queue; False when it is not outstanding any more.
+
+    After three retries the slice ends (bot-api 10.4): the next slice, or BOT_DIED.
+    """
+    key = codec.task_key(offer.pending.task_id)
+
+    def work(txn: Txn) -> bool:
+        offer_was, task_was, req = (
+            *txn.get(codec.OFFER, key),
+            *txn.get(codec.TASK, key),
+            *txn.get(codec.REQ, key),
+        )
+        if offer_was is None or codec.read_offer(offer_was).lease_id != offer.lease_id:
+            return False
+        txn.delete(codec.OFFER, key)
+        if task_was is None or req is None:
+            return True
+        task = codec.read_task(task_was)
+        slot = offer.pending
+        if task.state is not TaskState.PENDING or task.slice_index != slot.slice_index:
+            return True
+        if slot.retry_count < MAX_OFFER_RETRIES:
+            txn.put(codec.PEND, codec.pend_doc(replace(slot, retry_count=slot.retry_count + 1)))
+            txn.notify(f"pend!{slot.queue_key}")
+            return True
+        request = codec.read_request(req)
+        ending = Ending(EndedBy.ABANDONED, error=f"{offer.bot_id} dropped the lease: {reason}")
+        stage_next_slice(txn, (task, task_was), request, TaskState.BOT_DIED, now_ms, ending.error)
+        return True
+
+    return store.transact(work, label="return_offer")

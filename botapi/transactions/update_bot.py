@@ -1,0 +1,79 @@
+"""The only way a bot changes: one event, its effect, and the run it abandons (bot-api 9.3)."""
+
+from dataclasses import dataclass
+
+from botapi.domain.bot import Bot
+from botapi.domain.bot_event import RULES, BotChange, BotUpdate, apply, new_bot
+from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.names import parse_task_id
+from botapi.store import codec
+from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.transactions.finish_task import stage_finish
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a transaction may not choose itself, since it may run twice.
+
+    `event_id` names the event that may result, so that a retry writes the same one.
+    """
+
+    now_ms: int
+    event_id: str
+    keep_event_ms: int
+
+
+def stage_update(
+    txn: Txn,
+    bot_id: str,
+    update: BotUpdate,
+    stamp: Stamp,
+    *,
+    first_dimensions: tuple[str, ...] = (),
+) -> Bot | None:
+    """Apply the update inside somebody's transaction.
+
+    None when the bot does not exist and the event does not create one. Only the last
+    event's dedup key is compared: consecutive repeats are no second event.
+    """
+    (was,) = txn.get(codec.BOT, join_key(bot_id))
+    if was is None and not RULES[update.kind].creates:
+        return None
+    before = (
+        codec.read_bot(was) if was is not None else new_bot(bot_id, first_dimensions, stamp.now_ms)
+    )
+    change = apply(before, update, event_id=stamp.event_id, now_ms=stamp.now_ms)
+    if change.is_repeat:
+        return before
+    _write(txn, change, was, stamp)
+    return change.bot
+
+
+def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
+    txn.put(codec.BOT, codec.bot_doc(change.bot, was))
+    if change.event is not None:
+        txn.put(codec.EVENT, codec.event_doc(change.event, stamp.keep_event_ms))
+    if change.abandoned:
+        error = f"the bot went on without it: {change.event.kind}" if change.event else ""
+        stage_finish(
+            txn,
+            parse_task_id(change.abandoned),
+            Ending(EndedBy.ABANDONED, error=error),
+            stamp.now_ms,
+        )
+
+
+def update_bot(
+    store: Store,
+    bot_id: str,
+    update: BotUpdate,
+    stamp: Stamp,
+    *,
+    first_dimensions: tuple[str, ...] = (),
+) -> Bot | None:
+    """One event on one bot; the bot as it is afterwards, None when there is none."""
+
+    def work(txn: Txn) -> Bot | None:
+        return stage_update(txn, bot_id, update, stamp, first_dimensions=first_dimensions)
+
+    return store.transact(work, label=f"update_bot.{update.kind}")

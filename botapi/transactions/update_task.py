@@ -1,0 +1,131 @@
+"""A run's progress: output at an absolute offset, and its end (bot-api 5.1 to 5.5)."""
+
+from dataclasses import dataclass
+
+from botapi.domain.bot_event import BotUpdate, EventKind
+from botapi.domain.completion import EndedBy, Ending, event_of
+from botapi.domain.names import run_id
+from botapi.domain.output import Append, Gap, place
+from botapi.domain.task import OutputPosition, Task
+from botapi.store import codec
+from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.transactions.finish_task import stage_finish
+from botapi.transactions.update_bot import Stamp, stage_update
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One call of a bot about its run. `ending` is None while it goes on.
+
+    `resends`: this bot can be asked for missing bytes, also at the end.
+    """
+
+    bot_id: str
+    session_id: str
+    task_id: str
+    offset: int
+    output: bytes
+    ending: Ending | None
+    dedup_key: str
+    resends: bool
+    output_limit: int
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Stored. `must_stop` tells the bot to end the task, for this reason."""
+
+    task: Task
+    must_stop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotCurrent:
+    """The bot does not run this task (any more); nothing was stored."""
+
+    must_stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """There is no such task."""
+
+
+Outcome = Accepted | NotCurrent | Missing | Gap
+
+PIECE_BYTES = 256 * 1024
+"""Largest stored piece of output."""
+
+
+def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
+    """Append, and finish when `ending` says so. A repeat changes nothing."""
+    key = codec.task_key(progress.task_id)
+
+    def work(txn: Txn) -> Outcome:
+        bot_doc, task_was, position_was = (
+            *txn.get(codec.BOT, join_key(progress.bot_id)),
+            *txn.get(codec.TASK, key),
+            *txn.get(codec.OUTPOS, codec.output_position_key(progress.task_id)),
+        )
+        if task_was is None:
+            return Missing()
+        task = codec.read_task(task_was)
+        bot = codec.read_bot(bot_doc) if bot_doc is not None else None
+        if bot is None or bot.task_id != run_id(progress.task_id):
+            return NotCurrent(f"this bot does not run {progress.task_id}")
+        if bot.session_id != progress.session_id:
+            return NotCurrent("another process took this bot id over")
+        if task.is_final:
+            if progress.ending is not None:
+                _stage_event(txn, progress, task, stamp)
+            return Accepted(task, must_stop=f"the task has ended: {task.state}")
+        placed = place(
+            codec.read_output_position(position_was),
+            progress.offset,
+            progress.output,
+            limit=progress.output_limit,
+            may_skip=progress.ending is not None and not progress.resends,
+        )
+        if isinstance(placed, Gap):
+            return placed
+        _stage_output(txn, progress.task_id, placed)
+        if progress.ending is not None:
+            return _stage_end(txn, progress, placed, position_was, stamp)
+        if placed.data or placed.position.missing_bytes:
+            txn.put(
+                codec.OUTPOS,
+                codec.output_position_doc(progress.task_id, placed.position, position_was),
+            )
+            txn.notify(f"task!{task.task_id}")
+        return Accepted(task, must_stop="being killed" if task.killing else "")
+
+    return store.transact(work, label="update_task")
+
+
+def _stage_output(txn: Txn, task_id: str, placed: Append) -> None:
+    for start in range(0, len(placed.data), PIECE_BYTES):
+        piece = placed.data[start : start + PIECE_BYTES]
+        txn.put(codec.OUT, codec.output_doc(task_id, placed.offset + start, piece))
+
+
+def _stage_end(
+    txn: Txn, progress: Progress, placed: Append, position_was: Doc | None, stamp: Stamp
+) -> Outcome:
+    assert progress.ending is not None  # noqa: S101 - the caller has looked
+    position: tuple[OutputPosition, Doc | None] = (placed.position, position_was)
+    done = stage_finish(txn, progress.task_id, progress.ending, stamp.now_ms, position)
+    if done is None:
+        return Missing()
+    _stage_event(txn, progress, done.task, stamp)
+    return Accepted(done.task)
+
+
+def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp) -> None:
+    is_error = progress.ending is not None and progress.ending.by is EndedBy.TASK_ERROR
+    update = BotUpdate(
+        EventKind.TASK_ERROR if is_error else event_of(task),
+        message=progress.message,
+        dedup_key=progress.dedup_key,
+    )
+    stage_update(txn, progress.bot_id, update, stamp)
