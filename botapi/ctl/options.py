@@ -1,0 +1,33 @@
+"""Options that every client command has, before or after the command's name."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from botapi.settings import FORMATS
+
+F = TypeVar("F", bound=Callable[..., object])
+
+NAMES = ("server", "token_file", "format", "debug", "quiet")
+
+_OPTIONS = (
+    click.option("-server", "--server", "server", metavar="URL", help="Server to talk to."),
+    click.option("--token-file", "token_file", metavar="FILE", help="File that holds the API key."),
+    click.option(
+        "-o", "--format", "format", type=click.Choice(FORMATS), help="Form of the results."
+    ),
+    click.option(
+        "--debug", "debug", is_flag=True, default=None, help="Add request id and trace to errors."
+    ),
+    click.option(
+        "--quiet", "quiet", is_flag=True, default=None, help="No notes and no progress on stderr."
+    ),
+)
+
+
+def common_options(function: F) -> F:
+    """Declare the options of `NAMES`; None means not given here."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function

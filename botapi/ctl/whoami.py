@@ -1,0 +1,14 @@
+"""`skep whoami`: who the server thinks you are."""
+
+import click
+
+from botapi.ctl import output
+from botapi.ctl.command import Invocation, client_command
+
+
+@click.command()
+@client_command
+def whoami(call: Invocation) -> None:
+    """Print the actor and the role of your API key."""
+    found = call.client.get("whoami", "/whoami")
+    output.show_item(call.form, "actor", found["actor"], found)
