@@ -27,6 +27,9 @@ from botapi.domain.bot_groups import (
 from botapi.domain.dimensions import unflatten
 
 FILE_NAME = "bots.cfg"
+MAX_SOURCE_BYTES = 800 * 1024
+"""Most bytes of a bots.cfg with the scripts it names: a revision is one document."""
+
 _SHOWN_CHARS = 240
 _POSITION = re.compile(r"^\d+:\d+ : ")
 
@@ -60,6 +63,10 @@ def read(raw: bytes, scripts: Mapping[str, bytes]) -> tuple[Source, BotsConfig]:
         raise BadConfig(mistakes)
     named = {group.bot_config_script for group in message.bot_group}
     source = Source(text, {name: scripts[name] for name in sorted(named & scripts.keys())})
+    size = len(raw) + sum(len(body) for body in source.scripts.values())
+    if size > MAX_SOURCE_BYTES:
+        said = f"too large with its scripts: {size} > {MAX_SOURCE_BYTES} bytes"
+        raise BadConfig([Mistake(FILE_NAME, Place(1, 1), "", said)])
     return source, _meaning(message, source, where)
 
 

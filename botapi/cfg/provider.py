@@ -1,0 +1,207 @@
+"""The bots.cfg in force, as immutable snapshots that never go backwards.
+
+Kind `cfg` holds `bots.cfg!<revision>` (never changed), `bots.cfg!HEAD` (which revision is
+in force) and `bots.cfg!REJECTED` (why the file on disk is not). Their bodies are made and
+read here; `transactions.push_config` writes them. This room knows the store by what it
+needs of it, see `Documents`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from botapi.cfg.bots_cfg import Source, load
+from botapi.clock import Clock
+from botapi.concurrency import native_lock
+from botapi.domain.bot_groups import BotsConfig, built_in
+
+KIND = "cfg"
+TOPIC = "cfg"
+HEAD_KEY = "bots.cfg!HEAD"
+REJECTED_KEY = "bots.cfg!REJECTED"
+LOOK_AGAIN_S = 2.0
+MAX_STORED_MISTAKES = 50
+
+
+class StoredDoc(Protocol):
+    """A document as the store gives it."""
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """JSON-like."""
+        ...
+
+
+class Documents(Protocol):
+    """What this room needs of the store; `botapi.store.protocol` says what each means."""
+
+    def get(self, kind: str, *keys: str) -> Sequence[StoredDoc | None]:
+        """A strong read by key."""
+        ...
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back after each commit that notifies; returns the end of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which revision is in force. Before the first one: number 0, no digest, fetched at 0.
+
+    `fetched_ms` grows with every revision (bot-api 2.7); `applied_at_ms` is the time of the
+    push by the clock of the server that made it.
+    """
+
+    rev: int = 0
+    digest: str = ""
+    fetched_ms: int = 0
+    applied_at_ms: int = 0
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that was kept out: its digest, when, and its mistakes, one line each."""
+
+    digest: str
+    at_ms: int
+    mistakes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One revision of bots.cfg and what it means; revision 0 is the built-in one."""
+
+    config: BotsConfig
+    digest: str
+    fetched_ms: int
+    rev: int
+    text: str
+    applied_at_ms: int
+
+
+def revision_key(rev: int) -> str:
+    """Key of kind `cfg`: one revision."""
+    return f"bots.cfg!{rev:010d}"
+
+
+def revision_body(source: Source, head: Head) -> dict[str, Any]:
+    """The body of a revision: what was written, by whom, when."""
+    return {"text": source.text, "scripts": dict(source.scripts), **head_body(head)}
+
+
+def read_source(body: Mapping[str, Any]) -> Source:
+    """The source in a revision."""
+    return Source(body["text"], body["scripts"])
+
+
+def head_body(head: Head) -> dict[str, Any]:
+    """The body of `bots.cfg!HEAD`."""
+    return {
+        "rev": head.rev,
+        "digest": head.digest,
+        "fetched_ms": head.fetched_ms,
+        "applied_at_ms": head.applied_at_ms,
+        "author": head.author,
+    }
+
+
+def read_head(doc: StoredDoc | None) -> Head:
+    """The head in `bots.cfg!HEAD`; that of the built-in file when there is none."""
+    if doc is None:
+        return Head()
+    body = doc.body
+    return Head(
+        rev=body["rev"],
+        digest=body["digest"],
+        fetched_ms=body["fetched_ms"],
+        applied_at_ms=body["applied_at_ms"],
+        author=body["author"],
+    )
+
+
+def rejected_body(rejected: Rejected) -> dict[str, Any]:
+    """The body of `bots.cfg!REJECTED`, with its first mistakes."""
+    return {
+        "digest": rejected.digest,
+        "at_ms": rejected.at_ms,
+        "mistakes": list(rejected.mistakes[:MAX_STORED_MISTAKES]),
+    }
+
+
+def read_rejected(doc: StoredDoc | None) -> Rejected | None:
+    """What `bots.cfg!REJECTED` says; None when the file on disk is the one in force."""
+    if doc is None:
+        return None
+    mistakes: Iterable[str] = doc.body["mistakes"]
+    return Rejected(doc.body["digest"], doc.body["at_ms"], tuple(mistakes))
+
+
+class Provider:
+    """The snapshots of one process.
+
+    Any thread may call. A snapshot once given out by this provider is never followed by
+    an older one. The errors of the store rise unchanged.
+    """
+
+    def __init__(self, store: Documents, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = native_lock()
+        self._snapshot = Snapshot(built_in(), "", 0, 0, "", 0)
+        self._is_stale = True
+        self._looked_at = clock.monotonic()
+        self._unsubscribe = store.subscribe(self._hear)
+
+    def cached(self) -> Snapshot:
+        """The snapshot of this process, no more than two seconds behind the store."""
+        if self._is_stale or self._clock.monotonic() - self._looked_at >= LOOK_AGAIN_S:
+            return self.latest()
+        return self._snapshot
+
+    def latest(self) -> Snapshot:
+        """The snapshot in force now, read from the store (a handshake asks so)."""
+        now = self._clock.monotonic()
+        self._is_stale = False
+        try:
+            head = read_head(self._store.get(KIND, HEAD_KEY)[0])
+            found = self._snapshot if head.rev <= self._snapshot.rev else self._load(head)
+        except BaseException:
+            self._is_stale = True
+            raise
+        with self._lock:
+            if found.rev > self._snapshot.rev:
+                self._snapshot = found
+            self._looked_at = max(now, self._looked_at)
+            return self._snapshot
+
+    def fresh_enough(self, seen_ms: int) -> Snapshot:
+        """A snapshot no older than one that somebody has seen already (bot-api 2.7)."""
+        snapshot = self.cached()
+        return snapshot if snapshot.fetched_ms >= seen_ms else self.latest()
+
+    def rejected(self) -> Rejected | None:
+        """Why the file on disk is not in force; None when it is. Reads the store."""
+        return read_rejected(self._store.get(KIND, REJECTED_KEY)[0])
+
+    def close(self) -> None:
+        """Hear no more of the store."""
+        self._unsubscribe()
+
+    def _hear(self, topic: str) -> None:
+        if topic in {TOPIC, "*"}:
+            self._is_stale = True
+
+    def _load(self, head: Head) -> Snapshot:
+        (doc,) = self._store.get(KIND, revision_key(head.rev))
+        if doc is None:
+            raise LookupError(f"revision {head.rev} of bots.cfg is in force but not in the store")
+        source = read_source(doc.body)
+        return Snapshot(
+            config=load(source),
+            digest=head.digest,
+            fetched_ms=head.fetched_ms,
+            rev=head.rev,
+            text=source.text,
+            applied_at_ms=head.applied_at_ms,
+        )
