@@ -11,9 +11,10 @@ The docstrings here are the specification; every engine passes one conformance s
    fact succeeded.  It touches nothing but its transaction, and it is idempotent by an
    identifier chosen before the first try.
 
-Keys are text compared byte-wise in UTF-8, at most 1,400 bytes, their components joined
+Keys are text compared byte-wise in UTF-8, 1 to 1,400 bytes, their components joined
 by `!` (see `join_key`).  Bodies are JSON-like mappings in which `bytes` are allowed, at
-most 900 KiB encoded.  The store knows nothing of bots or tasks.
+most 900 KiB encoded.  Kinds are lower-case words of at most 40 letters, digits and `_`.
+The store knows nothing of bots or tasks.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +59,7 @@ class StoreFull(Outage):
 
 
 class TooLarge(StoreError):
-    """A key, body, tag, or number of tags or alternatives over its limit; names which."""
+    """A key, body, tag, or number of tags, alternatives or documents over its limit."""
 
 
 class AlreadyExists(StoreError):
@@ -133,7 +134,10 @@ class Txn(ReadTxn, Protocol):
         ...
 
     def insert(self, kind: str, doc: Doc) -> None:
-        """Write a document that must not exist; `transact` raises AlreadyExists otherwise."""
+        """Write a document that must not exist; `transact` raises AlreadyExists otherwise.
+
+        The condition stays when the same transaction then puts or deletes that key.
+        """
         ...
 
     def delete(self, kind: str, key: Key) -> None:
@@ -146,14 +150,14 @@ class Txn(ReadTxn, Protocol):
 
 
 class Store(Protocol):
-    """One database."""
+    """One database. Limits and counts asked for are at least 1; less is a ValueError."""
 
     def get(self, kind: str, *keys: Key) -> list[Doc | None]:
         """A strong read by key, in the order of the keys, None where there is none."""
         ...
 
     def scan(self, kind: str, lo: Key, hi: Key, *, limit: int, reverse: bool = False) -> list[Doc]:
-        """Documents with lo <= key < hi in key order (descending when `reverse`)."""
+        """Documents with lo <= key < hi in key order, descending when `reverse`."""
         ...
 
     def scan_keys(
@@ -175,7 +179,8 @@ class Store(Protocol):
         """Documents matching every AnyOf, in key order, behind `after`, within [lo, hi).
 
         An empty `all_of` matches every document. A cursor (`after`) stays valid while
-        documents come and go. Raises TooLarge over MAX_ALTERNATIVES.
+        documents come and go. Raises TooLarge over MAX_ALTERNATIVES, ValueError for an
+        empty AnyOf.
         """
         ...
 
@@ -213,12 +218,20 @@ class Store(Protocol):
         """Blind, unordered, idempotent puts; may commit in several parts."""
         ...
 
+    def sweep_expired(self, kind: str, now_ms: int, limit: int) -> int:
+        """Delete at most `limit` documents of the kind whose `expire_at` is at or before now.
+
+        Returns how many. Until it is swept an expired document is read as any other.
+        """
+        ...
+
     def watch(self, topics: Sequence[str], timeout_s: float) -> set[str]:
         """Wait for a notification of any of these topics; the empty set after the timeout.
 
-        A topic ending in `*` matches by prefix. Notifications since the previous call of
-        `watch` for the same topics by the same watcher may be reported at once. May be
-        spurious, may miss: callers look again by themselves now and then.
+        Returns the topics that were notified. A topic ending in `*` matches by prefix;
+        `"*"` in the answer means that any of them may have been. Notifications since the
+        previous call of `watch` for the same topics by the same watcher may be reported
+        at once. May be spurious, may miss: callers look again by themselves now and then.
         """
         ...
 
@@ -231,7 +244,7 @@ class Store(Protocol):
         ...
 
     def schema(self) -> SchemaInfo:
-        """The schema numbers in force."""
+        """The numbers in force; `active` is in the document `ACTIVE` of the kind `schema`."""
         ...
 
     def capabilities(self) -> Capabilities:
