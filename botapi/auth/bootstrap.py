@@ -69,7 +69,7 @@ def sign_token(token: BootstrapToken, keys: Sequence[bytes]) -> str:
     return sign(Purpose.BOOTSTRAP, keys, value, now_ms=token.created_ms)
 
 
-def token_id(text: str, keys: Sequence[bytes], *, now_ms: int) -> str:
+def check_bootstrap_token(keys: Sequence[bytes], text: str, *, now_ms: int) -> str:
     """The id in a token that we signed and that has not expired; the record is not looked at.
 
     Raises Refusal PERMISSION_DENIED in one line.

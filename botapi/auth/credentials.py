@@ -15,6 +15,8 @@ from ipaddress import (
     IPv6Network,
     ip_address,
 )
+from types import MappingProxyType
+from typing import Protocol
 
 from botapi.domain.bot_groups import AuthMethod
 from botapi.domain.errors import Code, Refusal
@@ -27,6 +29,7 @@ MAX_SECRET_CHARS = 512
 UNVERIFIABLE = ("X-Luci-Gce-Vm-Token", "X-Luci-Machine-Token", "Authorization")
 """Upstream's credentials in the order in which the first present one decides (bot-api 0.6)."""
 
+NO_LISTS: Mapping[str, Sequence[Network]] = MappingProxyType({})
 _ENROLLED = "require_enrolled_secret"
 
 
@@ -57,10 +60,18 @@ class Identity:
     warnings: tuple[str, ...] = ()
 
 
-def present(peer_ip: str, header: Callable[[str], str | None]) -> Presented:
-    """Pick the credentials out of a call; `header` gives a header by name, any case."""
-    first = next((name for name in UNVERIFIABLE if header(name)), "")
-    return Presented(peer_ip, header(SECRET_HEADER) or "", first)
+class Headers(Protocol):
+    """The headers of a call, by name in any case; Werkzeug's are."""
+
+    def get(self, key: str, /) -> str | None:
+        """The value of a header; None when it is absent."""
+        ...
+
+
+def presented(peer_ip: str, headers: Headers) -> Presented:
+    """Pick the credentials out of a call."""
+    first = next((name for name in UNVERIFIABLE if headers.get(name)), "")
+    return Presented(peer_ip, headers.get(SECRET_HEADER) or "", first)
 
 
 def authorize_bot(
@@ -68,8 +79,8 @@ def authorize_bot(
     methods: Sequence[AuthMethod],
     presented: Presented,
     *,
-    ip_lists: Mapping[str, Sequence[Network]],
     enrolled_digest: Callable[[str], bytes | None],
+    ip_lists: Mapping[str, Sequence[Network]] = NO_LISTS,
 ) -> Identity:
     """The identity by the first method that is satisfied (bot-api 7.3).
 

@@ -9,6 +9,7 @@ import ast
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from botapi.cfg.bot_archive import (
@@ -81,6 +82,13 @@ class ArchiveBuilder:
                 while len(self._built) > MAX_URLS:
                     self._built.popitem(last=False)
         return built
+
+    def hooks_digest(self) -> str:
+        """SHA-256, in hex, of the member `config/bot_config.py`; of nothing when it is absent.
+
+        Raises as `archive`.
+        """
+        return sha256(self._current().members.get(HOOKS, b"")).hexdigest()
 
     def problem(self) -> str:
         """One line on why the sources as they are now are not served; empty when they are."""

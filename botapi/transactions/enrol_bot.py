@@ -77,7 +77,7 @@ def enrol_bot(
     """Give a host the secret with this SHA-256, for one use of the token.
 
     A secret that the host had before is replaced. The same token, host and digest again
-    is the same use. `pools` are those that the host's group assigns: a token made for
+    is the same use, unless another secret took its place meanwhile. `pools` are those that the host's group assigns: a token made for
     one pool enrols into no other. Raises Refusal PERMISSION_DENIED for a token that is
     unknown, used up, expired, revoked or of another pool, INVALID_ARGUMENT for a bad host.
     """
@@ -85,18 +85,20 @@ def enrol_bot(
     mark = sha256(digest + host_id.encode()).hexdigest()[:32]
 
     def work(txn: Txn) -> Enrolled:
-        (doc,) = txn.get(KIND, _token_key(token_id))
+        doc, host = txn.get(KIND, _token_key(token_id), _host_key(host_id))
         if doc is None:
             raise Refusal(Code.PERMISSION_DENIED, "the bootstrap token is unknown")
         token = _read_token(token_id, doc.body)
-        if mark in token.enrolled:
+        is_stored = host is not None and host.body["secret_sha256"] == digest
+        if is_stored and mark in token.enrolled:
             return Enrolled(token.uses_left, is_new=False)
         problem = token.problem(now_ms)
         if not problem and token.pool and token.pool not in pools:
             problem = f"the bootstrap token is for the pool {token.pool}, this bot is in another"
         if problem:
             raise Refusal(Code.PERMISSION_DENIED, problem)
-        used = replace(token, uses_left=token.uses_left - 1, enrolled=(*token.enrolled, mark))
+        marks = tuple(dict.fromkeys((*token.enrolled, mark)))
+        used = replace(token, uses_left=token.uses_left - 1, enrolled=marks)
         txn.put(KIND, _token_doc(used))
         txn.put(KIND, _host_doc(host_id, digest, token, now_ms))
         txn.notify(TOPIC)
