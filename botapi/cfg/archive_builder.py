@@ -29,6 +29,7 @@ PACKAGE = "bot_client"
 ZIP_MAIN = "zip_main.py"
 LOOK_AGAIN_S = 1.0
 MAX_URLS = 16
+MAX_VERSIONS = 256
 
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
@@ -63,6 +64,7 @@ class ArchiveBuilder:
         self._bad: tuple[_Signature, str] | None = None
         self._looked_at = float("-inf")
         self._built: OrderedDict[str, Archive] = OrderedDict()
+        self._versions: OrderedDict[str, None] = OrderedDict()
 
     def archive(self, server_url: str) -> Archive:
         """The archive for bots of this URL.
@@ -77,11 +79,18 @@ class ArchiveBuilder:
                 return found
         built = pack(sources.members | {CONFIG_JSON: config_json(server_url)})
         with self._lock:
+            self._versions[built.version] = None
+            while len(self._versions) > MAX_VERSIONS:
+                self._versions.popitem(last=False)
             if self._sources is sources:
                 self._built[server_url] = built
                 while len(self._built) > MAX_URLS:
                     self._built.popitem(last=False)
         return built
+
+    def knows(self, version: str) -> bool:
+        """Has this process made an archive of this version, lately?"""
+        return version in self._versions
 
     def hooks_digest(self) -> str:
         """SHA-256, in hex, of the member `config/bot_config.py`; of nothing when it is absent.

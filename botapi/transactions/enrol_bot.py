@@ -77,9 +77,10 @@ def enrol_bot(
     """Give a host the secret with this SHA-256, for one use of the token.
 
     A secret that the host had before is replaced. The same token, host and digest again
-    is the same use, unless another secret took its place meanwhile. `pools` are those that the host's group assigns: a token made for
-    one pool enrols into no other. Raises Refusal PERMISSION_DENIED for a token that is
-    unknown, used up, expired, revoked or of another pool, INVALID_ARGUMENT for a bad host.
+    is the same use, unless another secret took its place meanwhile. `pools` are those
+    that the host's group assigns: a token made for one pool enrols into no other. Raises
+    Refusal PERMISSION_DENIED for a token that is unknown, used up, expired, revoked or of
+    another pool, INVALID_ARGUMENT for a bad host.
     """
     check_bot_id(host_id)
     mark = sha256(digest + host_id.encode()).hexdigest()[:32]
