@@ -265,8 +265,8 @@ _ESCAPE_TABLE = str.maketrans(_ESCAPES)
 def join_key(*components: str) -> Key:
     """Join components by `!`; `%`, `!`, `/` and everything up to blank are percent-escaped.
 
-    Order is kept: keys compare as their lists of components do, since `!` sorts below
-    every character that is left unescaped except `"`-and-above, which follow it.
+    Keys compare as their lists of components do, since `!` sorts below every character
+    that is left unescaped; an escaped character sorts as `%` does.
     """
     return "!".join(component.translate(_ESCAPE_TABLE) for component in components)
 

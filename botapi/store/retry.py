@@ -58,7 +58,7 @@ class Transactions(ABC):
 
     def transact(self, fn: Callable[[Txn], T], *, label: str, deadline_s: float = DEADLINE_S) -> T:
         """Run fn and commit; see the protocol."""
-        return self._until_done(fn, label, deadline_s)
+        return self.until_done(fn, label, deadline_s)
 
     def take(
         self,
@@ -72,12 +72,12 @@ class Transactions(ABC):
     ) -> T:
         """Give fn the heads of the ranges; see the protocol."""
         check_limit(n)
-        return self._until_done(lambda txn: fn(txn, txn.heads(kind, ranges, n)), label, deadline_s)
+        return self.until_done(lambda txn: fn(txn, txn.heads(kind, ranges, n)), label, deadline_s)
 
     def write_many(self, docs: Iterable[tuple[str, Doc]]) -> None:
         """Put the documents in parts of WRITE_MANY_PART."""
         for part in parts(docs, WRITE_MANY_PART):
-            self._until_done(partial(_put_all, part), "write_many", DEADLINE_S)
+            self.until_done(partial(_put_all, part), "write_many", DEADLINE_S)
 
     def sweep_expired(self, kind: str, now_ms: int, limit: int) -> int:
         """Delete expired documents; see the protocol."""
@@ -89,9 +89,10 @@ class Transactions(ABC):
                 txn.delete(kind, key)
             return len(keys)
 
-        return self._until_done(sweep, "sweep_expired", DEADLINE_S)
+        return self.until_done(sweep, "sweep_expired", DEADLINE_S)
 
-    def _until_done(self, fn: Callable[[EngineTxn], T], label: str, deadline_s: float) -> T:
+    def until_done(self, fn: Callable[[EngineTxn], T], label: str, deadline_s: float) -> T:
+        """Attempt fn until it commits, fails in a final way, or the deadline is over."""
         end = self.clock.monotonic() + deadline_s
         tries = 0
         while True:
