@@ -202,6 +202,9 @@ class Settings:
     bot_death_s: float = _server(
         _seconds(1, 604800), "600", "silence, of which the server was up, that makes a bot dead"
     )
+    seen_flush_s: float = _server(
+        _seconds(0, 3600), "60", "age at which a stored `last seen` is written again"
+    )
     offer_timeout_s: float = _server(
         _seconds(1, 3600), "60", "time a bot has to claim the slice it was offered"
     )

@@ -47,7 +47,7 @@ class CtlError(click.ClickException):
     def as_problem(self) -> dict[str, Any]:
         """The problem object: the server's own, or one of the same shape."""
         made = {"type": "about:blank", "title": type(self).__name__, "detail": self.message}
-        return dict(self.problem) if self.problem else made | {"code": self.exit_code}
+        return dict(self.problem) if self.problem else made | {"code": Exit(self.exit_code).name}
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on stderr, as text or as a problem object."""

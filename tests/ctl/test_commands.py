@@ -1,0 +1,304 @@
+"""The commands against a scripted server: what they ask, print and exit with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from botapi.cli import main
+from tests.ctl.conftest import make_task
+
+
+def test_run_sends_the_options_and_prints_the_id(script, skep):
+    script.reply(201, make_task("abc0", "PENDING"))
+    done = skep(
+        "run", "-d", "os=Linux|Mac", "-dimension", "os=Debian", "--pool", "ci", "--env", "A=1=2",
+        "-tag", "build:7", "--priority", "5", "--expiration", "2h", "--hard-timeout", "90s",
+        "--io-timeout", "0", "--name", "n", "--", "echo", "--wait", "-d",
+    )  # fmt: skip
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "abc0\n", "")
+    assert script.asked[0].body == {
+        "command": ["echo", "--wait", "-d"],
+        "dimensions": {"os": ["Linux|Mac", "Debian"], "pool": ["ci"]},
+        "env": {"A": "1=2"},
+        "tags": ["build:7"],
+        "priority": 5,
+        "expiration_s": 7200,
+        "hard_timeout_s": 90,
+        "io_timeout_s": 0,
+        "name": "n",
+    }
+
+
+def test_run_leaves_to_the_server_what_was_not_given(script, skep):
+    script.reply(201, make_task("abc0", "PENDING"))
+    assert skep("run", "true", SKEP_USER="ann").exit_code == 0
+    assert script.asked[0].body == {"command": ["true"], "user": "ann"}
+
+
+@pytest.mark.slow
+def test_run_waits_and_says_each_reason_once(script, skep):
+    script.reply(201, make_task("a0", "PENDING"))
+    for why in ("no bot fits", "no bot fits", "all bots are busy"):
+        script.reply(200, make_task("a0", "PENDING", why=why))
+    script.reply(200, make_task("a0", "COMPLETED", exit_code=3))
+    done = skep("run", "--wait", "--", "false")
+    assert (done.exit_code, done.stdout) == (1, "a0\n")
+    assert done.stderr.splitlines() == [
+        "pending: no bot fits",
+        "pending: all bots are busy",
+        "task a0: COMPLETED, exit code 3, on b1, in 0.5 s",
+    ]
+
+
+def test_run_returns_the_own_code_of_the_task_when_asked(script, skep):
+    script.reply(201, make_task("a0", "PENDING"))
+    script.reply(200, make_task("a0", "COMPLETED", exit_code=200))
+    assert skep("run", "--wait", "--exit-code", "task", "--", "x").exit_code == 125
+
+
+def test_run_prints_one_json_document_also_when_it_waits(script, skep):
+    script.reply(201, make_task("a0", "PENDING")).reply(200, make_task("a0"))
+    done = skep("run", "--wait", "-o", "json", "--", "x")
+    assert json.loads(done.stdout) == make_task("a0")
+
+
+def test_run_that_waits_in_vain_exits_6_and_leaves_the_id(script, skep):
+    script.reply(201, make_task("a0", "PENDING")).reply(200, make_task("a0", "RUNNING"))
+    done = skep("run", "--wait", "--timeout", "0", "--", "x")
+    assert (done.exit_code, done.stdout) == (6, "a0\n")
+    assert done.stderr.splitlines() == [
+        "error: task a0: not final in the time given; it goes on",
+        "hint: skep collect a0",
+    ]
+
+
+def test_follow_streams_exactly_the_bytes_of_the_output(script, skep):
+    script.reply(201, make_task("a0", "PENDING"))
+    script.reply(200, b"\x00\xff\r\n", X_Skep_Next_Offset="4", X_Skep_Final="0")
+    script.reply(200, b"end", X_Skep_Next_Offset="7", X_Skep_Final="0")
+    script.reply(200, b"", X_Skep_Next_Offset="7", X_Skep_Final="1")
+    script.reply(200, make_task("a0"))
+    done = skep("run", "--follow", "--", "x")
+    assert (done.exit_code, done.stdout_bytes) == (0, b"\x00\xff\r\nend")
+    assert [call.partition("&")[0] for call in script.calls[1:4]] == [
+        "GET /api/v1/tasks/a0/output?offset=0",
+        "GET /api/v1/tasks/a0/output?offset=4",
+        "GET /api/v1/tasks/a0/output?offset=7",
+    ]
+
+
+def test_collect_asks_a_few_times_for_a_thousand_tasks(script, skep):
+    ids = [f"{number:x}0" for number in range(1000)]
+    half = [make_task(i, "COMPLETED" if n % 2 else "RUNNING") for n, i in enumerate(ids)]
+    script.reply(200, {"items": half})
+    script.reply(200, {"items": [make_task(i) for i in ids[::2]]})
+    done = skep("collect", "-", "-o", "id", stdin="\n".join(ids))
+    assert (done.exit_code, done.stdout.split()) == (0, ids)
+    assert [len(asked.body["task_ids"]) for asked in script.asked] == [1000, 500]
+    assert [asked.body["known_final"] for asked in script.asked] == [999, 499]
+
+
+def test_collect_asks_for_a_thousand_at_most_in_one_call(script, skep):
+    ids = [f"{number:x}0" for number in range(1500)]
+    script.reply(200, {"items": [make_task(i) for i in ids[:1000]]})
+    script.reply(200, {"items": [make_task(i) for i in ids[1000:]]})
+    assert skep("collect", *ids).exit_code == 0
+    assert [asked.body["task_ids"] for asked in script.asked] == [ids[:1000], ids[1000:]]
+
+
+def test_collect_prints_in_the_order_asked_and_exits_with_the_worst(script, skep):
+    tasks = [make_task("b0", "CANCELED"), make_task("a0", "COMPLETED", exit_code=1)]
+    script.reply(200, {"items": tasks})
+    done = skep("collect", "b0", "a0", "b0")
+    assert done.exit_code == 10
+    assert done.stdout == "b0\tCANCELED\t\t0.5\tb1\ttrue\na0\tCOMPLETED\t1\t0.5\tb1\ttrue\n"
+
+
+def test_collect_eagerly_returns_with_the_first_final_task(script, skep):
+    script.reply(200, {"items": [make_task("a0", "RUNNING"), make_task("b0")]})
+    done = skep("collect", "--eager", "-o", "jsonl", "a0", "b0")
+    assert done.exit_code == 0
+    assert script.asked[0].body["known_final"] == 0
+
+
+def test_collect_out_of_time_prints_what_is_known_and_the_ids(script, skep):
+    script.reply(200, {"items": [make_task("a0"), make_task("b0", "RUNNING")]})
+    script.reply(200, {"items": [make_task("b0", "RUNNING")]})
+    done = skep("collect", "--timeout", "0", "a0", "b0")
+    assert (done.exit_code, done.stdout.split("\t")[0]) == (6, "a0")
+    assert "b0\tRUNNING" in done.stdout
+    assert "hint: skep collect b0" in done.stderr
+
+
+def test_collect_writes_outputs_to_a_folder(script, skep, tmp_path):
+    script.reply(200, {"items": [make_task("a0")]})
+    script.reply(200, b"out", X_Skep_Next_Offset="3", X_Skep_Final="1")
+    script.reply(200, b"", X_Skep_Next_Offset="3", X_Skep_Final="1")
+    assert skep("collect", "a0", "--output-dir", str(tmp_path / "o")).exit_code == 0
+    assert (tmp_path / "o" / "a0.txt").read_bytes() == b"out"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["collect", "a0"], ["run", "--wait", "--", "x"]])
+def test_interrupted_wait_leaves_the_ids_and_exits_130(script, arguments):
+    if arguments[0] == "run":
+        script.reply(201, make_task("a0", "PENDING"))
+    script.hold()
+    environ = os.environ | {"SKEP_SERVER": script.url, "SKEP_TOKEN": "k", "SKEP_FORMAT": "table"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "botapi.cli", *arguments],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while script.replies:
+        assert script.arrived.wait(30)
+        script.arrived.clear()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out.startswith(b"a0")
+    assert b"skep collect a0" in err
+
+
+def test_tasks_pages_up_to_the_limit(script, skep):
+    script.reply(200, {"items": [make_task("a0")] * 2, "next_cursor": "c+1"})
+    script.reply(200, {"items": [make_task("b0")], "next_cursor": "d"})
+    done = skep("tasks", "--state", "final", "--tag", "a:b", "--limit", "3", "-o", "id")
+    assert done.stdout.split() == ["a0", "a0", "b0"]
+    assert done.stderr == "there are more than 3: raise --limit\n"
+    assert script.calls == [
+        "GET /api/v1/tasks?state=final&tag=a%3Ab&limit=3",
+        "GET /api/v1/tasks?state=final&tag=a%3Ab&limit=1&cursor=c%2B1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["tasks"], 0), (["tasks", "--user", "ann"], 7), (["bots", "-d", "os=x", "--bare"], 7)],
+)
+def test_nothing_that_matches_a_filter_is_exit_7(script, skep, arguments, code):
+    script.reply(200, {"items": [], "next_cursor": None})
+    done = skep(*arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+
+
+def test_cancel_tells_what_it_did(script, skep):
+    canceled = {"canceled": True, "was_running": False, "task": make_task("a0", "CANCELED")}
+    script.reply(200, canceled)
+    done = skep("cancel", "--kill-running", "--reason", "old", "a0")
+    assert (done.exit_code, done.stdout) == (0, "a0\tyes\tno\tCANCELED\n")
+    assert script.asked[0].body == {"kill_running": True, "reason": "old"}
+
+
+def test_cancel_of_a_running_task_without_kill_is_a_conflict(script, skep):
+    running = {"canceled": False, "was_running": True, "task": make_task("a0", "RUNNING")}
+    script.reply(200, running)
+    done = skep("task", "cancel", "a0")
+    assert done.exit_code == 9
+    assert "hint: --kill-running" in done.stderr
+
+
+def test_task_log_prints_what_is_there(script, skep):
+    script.reply(200, b"abc", X_Skep_Next_Offset="3", X_Skep_Final="0")
+    script.reply(200, b"", X_Skep_Next_Offset="3", X_Skep_Final="0")
+    assert skep("task", "log", "a0").stdout == "abc"
+
+
+def test_bots_are_listed_and_counted(script, skep):
+    bot = {"bot_id": "b1", "status": "idle", "dimensions": {"id": ["b1"], "os": ["L", "D"]}}
+    script.reply(200, {"items": [bot], "next_cursor": None, "counts": {"idle": 1}})
+    assert skep("bots").stdout == "b1\tidle\t\t\tos=L|D\n"
+    script.reply(200, {"items": [bot], "next_cursor": None, "counts": {"busy": 0, "idle": 1}})
+    assert skep("bots", "--count", "--status", "idle").stdout == "busy\t0\nidle\t1\n"
+    assert script.calls[1] == "GET /api/v1/bots?status=idle&limit=1"
+
+
+def test_bot_shows_itself_and_its_events(script, skep):
+    script.reply(200, {"bot_id": "b/1", "status": "idle"})
+    assert skep("bot", "show", "b/1").stdout == "bot_id\tb/1\nstatus\tidle\n"
+    event = {"event_id": "1", "at": "t", "event": "bot_connected", "message": "m", "task_id": None}
+    script.reply(200, {"items": [event], "next_cursor": None})
+    assert skep("bot", "events", "b/1").stdout == "1\tt\tbot_connected\t\tm\n"
+    assert script.calls[0] == "GET /api/v1/bots/b%2F1"
+
+
+def test_bootstrap_prints_the_line_to_paste(script, skep):
+    made = {"token": "t", "expires_at": "e", "uses": 4, "command": "curl x | python3 -"}
+    script.reply(201, made)
+    done = skep("bootstrap", "new", "--uses", "4", "--ttl", "30m", "--pool", "ci")
+    assert done.stdout == "curl x | python3 -\n"
+    assert script.asked[0].body == {"uses": 4, "ttl_s": 1800, "pool": "ci"}
+
+
+def test_audit_and_whoami_print_what_the_server_says(script, skep):
+    record = {"at": "t", "actor": "ann", "verb": "cancel", "target": "a0", "reason": "r"}
+    script.reply(200, {"items": [record], "next_cursor": None})
+    assert skep("audit").stdout == "t\tann\tcancel\ta0\tr\n"
+    script.reply(200, {"actor": "ann", "role": "admin"})
+    assert skep("whoami", "-o", "json").stdout == '{\n  "actor": "ann",\n  "role": "admin"\n}\n'
+
+
+def test_options_after_the_command_go_before_those_in_front(script, skep):
+    script.reply(200, {"actor": "ann", "role": "admin"})
+    done = skep("-server", "http://127.0.0.1:1", "-o", "id", "whoami", "--server", script.url)
+    assert (done.exit_code, done.stdout) == (0, "ann\n")
+
+
+def test_key_is_read_from_a_file(script, skep, tmp_path):
+    (tmp_path / "key").write_text("skep_other\n")
+    script.reply(200, {"actor": "ann", "role": "admin"})
+    assert skep("whoami", "--token-file", str(tmp_path / "key")).exit_code == 0
+    assert script.asked[0].headers["Authorization"] == "Bearer skep_other"
+    absent = skep("whoami", "--token-file", str(tmp_path / "absent"))
+    assert absent.exit_code == 2
+    assert "No such file" in absent.stderr
+
+
+def test_errors_are_one_line_and_a_hint_and_the_request_id_with_debug(script, skep):
+    script.refuse(404, "there is no task a0").refuse(404, "there is no task a0")
+    plain = skep("task", "show", "a0")
+    assert (plain.exit_code, plain.stdout) == (5, "")
+    assert plain.stderr.splitlines() == [
+        "error: task a0: there is no task a0",
+        "hint: skep tasks and skep bots list what exists",
+    ]
+    assert "request id: req-7" in skep("--debug", "task", "show", "a0").stderr
+
+
+def test_errors_are_problem_objects_where_json_was_asked_for(script, skep):
+    script.refuse(403, "no")
+    done = skep("whoami", "-o", "json")
+    assert done.exit_code == 4
+    assert json.loads(done.stderr)["instance"] == "req-7"
+
+
+def test_wrong_settings_are_exit_2(skep):
+    done = skep("whoami", SKEP_TIMEOUT_S="soon")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: settings: SKEP_TIMEOUT_S='soon' is refused")
+
+
+def test_settings_show_names_origins_and_unknown_variables(skep, script):
+    done = skep("settings", "show", "--origin", SKEP_PROT="1", SKEP_PORT="99")
+    rows = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    assert rows["SKEP_PORT"] == "99\tSKEP_PORT"
+    assert rows["SKEP_TOKEN"] == "(set)\tSKEP_TOKEN"
+    assert done.stderr == "warning: SKEP_PROT is no setting\n"
+
+
+@pytest.mark.slow
+def test_server_that_is_not_there_is_exit_3(script, skep):
+    done = skep("whoami", SKEP_SERVER="http://127.0.0.1:1")
+    assert done.exit_code == 3
+    assert done.stderr.startswith("error: http://127.0.0.1:1: not reachable: Connection refused")
+
+
+def test_usage_errors_are_exit_2():
+    assert CliRunner().invoke(main, ["run"]).exit_code == 2
+    assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
