@@ -1,0 +1,1 @@
+"""The demo's job: a census of the standard library, by a fleet and by one process."""
