@@ -28,6 +28,9 @@ BATCH = 64
 LOOK_S = 0.25
 """How often the writer looks whether another process changed the file."""
 
+CLOSE_S = 60.0
+"""How long closing waits for the transactions that are queued."""
+
 log = logging.getLogger(__name__)
 
 
@@ -103,7 +106,7 @@ class Writer:
         self._queue = native_queue()
         self._gate = native_lock()
         self._closed = False
-        self._ended: Box[None] = Box(self._concurrency.event())
+        self._ended = self._concurrency.event()
         self._thread_id = 0
         start_native(self._work)
 
@@ -131,7 +134,8 @@ class Writer:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        self._ended.get()
+        if not self._ended.wait(CLOSE_S):
+            raise Outage(f"the writer did not end within {CLOSE_S} s")
 
     def _work(self) -> None:
         self._thread_id = _thread.get_native_id()
@@ -144,7 +148,7 @@ class Writer:
             except Exception:
                 log.exception("the writer stumbled after a commit")
         self._con.close()
-        self._ended.put(None)
+        self._ended.set()
 
     def _next_jobs(self) -> tuple[list[Job], bool]:
         """Wait for a job, take the others that wait too; False when it is time to end."""

@@ -12,11 +12,14 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from botapi.concurrency import Box, Concurrency, start_native
+from botapi.concurrency import Concurrency, start_native
 from botapi.store.topics import ANY_TOPIC
 
 LARGEST_DATAGRAM = 32 * 1024
 """Bytes of one message; more topics than fit are replaced by the one that stands for all."""
+
+CLOSE_S = 10.0
+"""How long closing waits for the listening thread."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class WakeSockets:
         self._hear = hear
         self._behind: set[str] = set()
         self._closing = False
-        self._ended: Box[None] = Box(concurrency.event())
+        self._ended = concurrency.event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._path(self._name))
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -60,7 +63,8 @@ class WakeSockets:
         self._closing = True
         with contextlib.suppress(OSError):
             self._sender.sendto(b"", self._path(self._name))
-        self._ended.get()
+        if not self._ended.wait(CLOSE_S):
+            log.error("the listener for wake-ups did not end")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._name, dir_fd=self._folder)
         self._sender.close()
@@ -92,4 +96,4 @@ class WakeSockets:
                 break
             if message:
                 self._hear(message.decode(errors="replace").split("\n"))
-        self._ended.put(None)
+        self._ended.set()
