@@ -63,6 +63,7 @@ class ArchiveBuilder:
         self._sources: _Sources | None = None
         self._bad: tuple[_Signature, str] | None = None
         self._looked_at = float("-inf")
+        self._generation = 0
         self._built: OrderedDict[str, Archive] = OrderedDict()
         self._versions: OrderedDict[str, None] = OrderedDict()
 
@@ -99,6 +100,14 @@ class ArchiveBuilder:
         """
         return sha256(self._current().members.get(HOOKS, b"")).hexdigest()
 
+    def generation(self) -> int:
+        """Grows whenever other sources come into service; looks at them at most once a second.
+
+        Raises as `archive`.
+        """
+        self._current()
+        return self._generation
+
     def problem(self) -> str:
         """One line on why the sources as they are now are not served; empty when they are."""
         return self._bad[1] if self._bad is not None else ""
@@ -128,6 +137,7 @@ class ArchiveBuilder:
         with self._lock:
             self._bad = None
             self._sources = fresh
+            self._generation += 1
             self._built.clear()
         return fresh
 

@@ -76,6 +76,8 @@ class Bot:
     polls_before_claim: tuple[str, ...] = ()
     swaps: tuple[SessionSwap, ...] = ()
     note: str = ""
+    event_count: int = 0
+    """Events kept so far: orders those of one millisecond."""
 
     @property
     def health(self) -> Health:

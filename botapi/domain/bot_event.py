@@ -130,6 +130,8 @@ class BotEvent:
     quarantined: str
     maintenance: str
     state: Mapping[str, Any] | None = None
+    seq: int = 0
+    """The bot's event count: orders events of one millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
     after = replace(after, last_event_dedup_key=dedup_key)
     if not _is_worth_keeping(bot, after, update, rule, abandoned):
         return BotChange(after, None, abandoned)
+    after = replace(after, event_count=bot.event_count + 1)
     return BotChange(after, _event(bot, after, update, abandoned, event_id, now_ms), abandoned)
 
 
@@ -263,4 +266,5 @@ def _event(
         quarantined=after.quarantined,
         maintenance=after.maintenance,
         state=update.state,
+        seq=after.event_count,
     )

@@ -39,6 +39,7 @@ DUTY = "duty"
 LIVE_SHARDS = 16
 DUE_BUCKETS = 4
 _LAST_MS = 9_999_999_999_999
+_LAST_SEQ = 999_999_999
 _KEY_MASK = 0x7FFF_FFFF_FFFF_FFFF
 RUN = "1"
 """The only run of a task, as a key component."""
@@ -130,7 +131,8 @@ def read_live(doc: Doc) -> LiveBot:
 
 def event_doc(event: BotEvent, keep_ms: int) -> Doc:
     """Kind `event`, newest first within a bot; kept for `keep_ms`."""
-    key = join_key(event.bot_id, newest_first(event.at_ms), event.event_id)
+    order = f"{_LAST_SEQ - event.seq:09d}"
+    key = join_key(event.bot_id, newest_first(event.at_ms), order, event.event_id)
     return Doc(key, _body(event), expire_at=event.at_ms + keep_ms)
 
 

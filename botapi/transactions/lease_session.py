@@ -27,7 +27,7 @@ def open_lease_session(store: Store, session: LeaseSession) -> None:
 
 
 def close_lease_session(store: Store, bot_id: str, lease_session_id: str) -> LeaseSession | None:
-    """Close it, unless the bot has opened another; the session closed, None when it was not open."""
+    """Close it and return it; None when it is not the open one of this bot."""
 
     def work(txn: Txn) -> LeaseSession | None:
         (was,) = txn.get(codec.LSESSION, join_key(bot_id))

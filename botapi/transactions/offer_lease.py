@@ -47,17 +47,21 @@ def offer_leases(
     limit = len(waiting)
 
     def work(txn: Txn, docs: list[Doc]) -> Offered:
-        sessions = _open_sessions(txn, waiting)
-        free = [bot for bot in waiting if bot.bot_id in sessions]
         pending = sorted((codec.read_pending(doc) for doc in docs), key=lambda p: p.order)
+        free = list(waiting)
         offers: dict[str, Offer] = {}
+        stale: set[str] = set()
         for slot in pending:
-            bot = next((b for b in free if slot.queue_key in b.queue_keys), None)
-            if bot is not None:
+            for bot in [b for b in free if slot.queue_key in b.queue_keys]:
                 free.remove(bot)
-                offers[bot.bot_id] = _stage_offer(txn, slot, sessions[bot.bot_id], now_ms)
-        stale = frozenset(bot.bot_id for bot in waiting if bot.bot_id not in sessions)
-        return Offered(offers, stale, _queues_with_more(queue_keys, pending, offers, limit))
+                session = _open_session(txn, bot)
+                if session is None:
+                    stale.add(bot.bot_id)
+                    continue
+                offers[bot.bot_id] = _stage_offer(txn, slot, session, now_ms)
+                break
+        more = _queues_with_more(queue_keys, pending, offers, limit)
+        return Offered(offers, frozenset(stale), more)
 
     ranges = [codec.queue_range(key) for key in queue_keys]
     return store.take(codec.PEND, ranges, limit, work, label="offer_leases")
@@ -75,19 +79,15 @@ def _queues_with_more(
     return frozenset(left | full)
 
 
-def _open_sessions(txn: Txn, waiting: Sequence[Waiting]) -> dict[str, tuple[LeaseSession, Doc]]:
-    """Lease sessions that are still the bot's own and have no outstanding offer."""
-    found: dict[str, tuple[LeaseSession, Doc]] = {}
-    docs = txn.get(codec.LSESSION, *(join_key(bot.bot_id) for bot in waiting))
-    for bot, doc in zip(waiting, docs, strict=True):
-        if doc is None:
-            continue
-        session = codec.read_lease_session(doc)
-        if session.closed or session.lease_session_id != bot.lease_session_id:
-            continue
-        if outstanding_offer(txn, session) is None:
-            found[bot.bot_id] = (session, doc)
-    return found
+def _open_session(txn: Txn, bot: Waiting) -> tuple[LeaseSession, Doc] | None:
+    """The bot's lease session, if it is still the open one and holds no offer."""
+    (doc,) = txn.get(codec.LSESSION, join_key(bot.bot_id))
+    if doc is None:
+        return None
+    session = codec.read_lease_session(doc)
+    if session.closed or session.lease_session_id != bot.lease_session_id:
+        return None
+    return (session, doc) if outstanding_offer(txn, session) is None else None
 
 
 def outstanding_offer(txn: Txn | Store, session: LeaseSession) -> Offer | None:

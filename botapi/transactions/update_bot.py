@@ -70,10 +70,23 @@ def update_bot(
     stamp: Stamp,
     *,
     first_dimensions: tuple[str, ...] = (),
+    once: bool = False,
 ) -> Bot | None:
-    """One event on one bot; the bot as it is afterwards, None when there is none."""
+    """One event on one bot; the bot as it is afterwards, None when there is none.
+
+    `once`: the event's id was chosen by the bot, and a repeat of it, however late, is no
+    second event.
+    """
+    seen_key = join_key("event", bot_id, stamp.event_id)
 
     def work(txn: Txn) -> Bot | None:
+        if once:
+            (seen,) = txn.get(codec.DEDUP, seen_key)
+            if seen is not None:
+                (doc,) = txn.get(codec.BOT, join_key(bot_id))
+                return codec.read_bot(doc) if doc is not None else None
+            expire_at = stamp.now_ms + stamp.keep_event_ms
+            txn.put(codec.DEDUP, Doc(seen_key, {}, expire_at=expire_at))
         return stage_update(txn, bot_id, update, stamp, first_dimensions=first_dimensions)
 
     return store.transact(work, label=f"update_bot.{update.kind}")

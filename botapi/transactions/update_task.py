@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from botapi.domain.bot_event import BotUpdate, EventKind
-from botapi.domain.completion import EndedBy, Ending, event_of
+from botapi.domain.completion import Ending, event_of
 from botapi.domain.names import run_id
 from botapi.domain.output import Append, Gap, place
 from botapi.domain.task import OutputPosition, Task
@@ -29,7 +29,6 @@ class Progress:
     dedup_key: str
     resends: bool
     output_limit: int
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +121,24 @@ def _stage_end(
 
 
 def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp) -> None:
-    is_error = progress.ending is not None and progress.ending.by is EndedBy.TASK_ERROR
-    update = BotUpdate(
-        EventKind.TASK_ERROR if is_error else event_of(task),
-        message=progress.message,
-        dedup_key=progress.dedup_key,
-    )
+    update = BotUpdate(event_of(task), dedup_key=progress.dedup_key)
     stage_update(txn, progress.bot_id, update, stamp)
+
+
+def end_with_error(
+    store: Store, bot_id: str, task_id: str, ending: Ending, *, dedup_key: str, stamp: Stamp
+) -> Outcome:
+    """End the bot's current run because the bot itself failed (bot-api 5.7)."""
+
+    def work(txn: Txn) -> Outcome:
+        (bot_doc,) = txn.get(codec.BOT, join_key(bot_id))
+        if bot_doc is None or codec.read_bot(bot_doc).task_id != run_id(task_id):
+            return NotCurrent(f"this bot does not run {task_id}")
+        done = stage_finish(txn, task_id, ending, stamp.now_ms)
+        if done is None:
+            return Missing()
+        update = BotUpdate(EventKind.TASK_ERROR, message=ending.error, dedup_key=dedup_key)
+        stage_update(txn, bot_id, update, stamp)
+        return Accepted(done.task)
+
+    return store.transact(work, label="task_error")

@@ -1,0 +1,239 @@
+"""The composition root: it picks the store, builds the parts, and installs the routes.
+
+It knows everything, so that nobody else has to.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from botapi import api, web
+from botapi.api.server import ApiServer
+from botapi.auth.bootstrap import EnrolledDigests
+from botapi.auth.keys import KeyRing
+from botapi.bot_call import BotServer
+from botapi.botsrv import install as install_bot_routes
+from botapi.cfg.archive_builder import ArchiveBuilder, packaged_bot
+from botapi.cfg.bots_cfg import Source
+from botapi.cfg.provider import Provider, Rejected
+from botapi.cfg.watcher import Change, Watcher
+from botapi.clock import Clock, Rng
+from botapi.concurrency import Concurrency
+from botapi.door import Door
+from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.offers import Offers
+from botapi.scheduler.sweeps import Sweeps
+from botapi.settings import Settings
+from botapi.store.failpoints import FailingStore, parse
+from botapi.store.memory import MemoryStore
+from botapi.store.protocol import Store, StoreError
+from botapi.store.sqlite import SqliteStore
+from botapi.transactions.create_keys import create_keys
+from botapi.transactions.enrol_bot import enrolled_digest
+from botapi.transactions.push_config import Outdated, push_config, reject_config
+
+log = logging.getLogger(__name__)
+
+IP_LISTS = {"loopback": (ip_network("127.0.0.0/8"), ip_network("::1/128"))}
+"""Address lists that bots.cfg may name; lists of one's own come with settings.cfg."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything one server process consists of, beside its HTTP server."""
+
+    settings: Settings
+    clock: Clock
+    rng: Rng
+    concurrency: Concurrency
+    store: Store
+    config: Provider
+    watcher: Watcher
+    archives: ArchiveBuilder
+    offers: Offers
+    last_seen: LastSeen
+    sweeps: Sweeps
+    door: Door
+    bots: BotServer
+    api: ApiServer
+    stop: list[Callable[[], None]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Begin what runs beside the requests."""
+        self.watcher.check(self.clock.now_ms())
+        self.concurrency.spawn(self.offers.run)
+        self.concurrency.spawn(self.sweeps.run)
+
+    def release(self) -> None:
+        """Answer every held call now: the process is about to stop."""
+        self.offers.close()
+        self.api.close()
+
+    def close(self) -> None:
+        """Stop everything and close the store."""
+        self.release()
+        self.sweeps.close()
+        for stop in self.stop:
+            stop()
+        self.store.close()
+
+
+def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
+    """The SQLite store in the data directory. Raises StoreError in one line."""
+    store: Store = SqliteStore(settings.data_dir, concurrency, clock, rng)
+    return FailingStore(store, parse(settings.fault)) if settings.fault else store
+
+
+def memory_store(concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
+    """A store that forgets everything at the end: tests and trials."""
+    return MemoryStore(concurrency, clock, rng)
+
+
+def build(
+    settings: Settings, store: Store, concurrency: Concurrency, clock: Clock, rng: Rng
+) -> Parts:
+    """The parts of a server process over an open store; nothing runs yet."""
+    keys = KeyRing(store, lambda purpose, made: create_keys(store, purpose, made), clock, rng)
+    enrolled = EnrolledDigests(lambda host: enrolled_digest(store, host))
+    unsubscribe = store.subscribe(enrolled.hear)
+    config = Provider(store, clock)
+    watcher = _watcher(settings, store, config)
+    archives = ArchiveBuilder(
+        settings.bot_archive or packaged_bot(),
+        settings.config_dir / "scripts" / "bot_config.py",
+        clock,
+    )
+    offers = Offers(store, concurrency, clock)
+    last_seen = LastSeen(store, settings.seen_flush_s)
+    news = _News(config, archives, offers)
+    sweeps = Sweeps(
+        store=store,
+        concurrency=concurrency,
+        clock=clock,
+        rng=rng,
+        settings=settings,
+        last_seen=last_seen,
+        watch=lambda now_ms: _watch(watcher, now_ms),
+        look=news.look,
+        ready_ms=clock.now_ms(),
+        holder=f"{rng.randbits(64):016x}",
+    )
+    bots = BotServer(
+        store=store,
+        clock=clock,
+        rng=rng,
+        concurrency=concurrency,
+        settings=settings,
+        keys=keys,
+        enrolled=enrolled,
+        ip_lists=IP_LISTS,
+        config=config,
+        archives=archives,
+        offers=offers,
+        last_seen=last_seen,
+    )
+    return Parts(
+        settings=settings,
+        clock=clock,
+        rng=rng,
+        concurrency=concurrency,
+        store=store,
+        config=config,
+        watcher=watcher,
+        archives=archives,
+        offers=offers,
+        last_seen=last_seen,
+        sweeps=sweeps,
+        door=Door(settings, clock, rng),
+        bots=bots,
+        api=ApiServer(
+            store=store,
+            clock=clock,
+            rng=rng,
+            concurrency=concurrency,
+            settings=settings,
+            keys=keys,
+            config=config,
+            archives=archives,
+            last_seen=last_seen,
+        ),
+        stop=[unsubscribe, keys.close, config.close],
+    )
+
+
+def _watcher(settings: Settings, store: Store, config: Provider) -> Watcher:
+    def push(source: Source, *, parent: str, now_ms: int) -> bool:
+        pushed = push_config(store, source, parent=parent, author="bots.cfg", now_ms=now_ms)
+        return not isinstance(pushed, Outdated)
+
+    return Watcher(settings.config_dir, config, push, lambda r: reject_config(store, r))
+
+
+def _watch(watcher: Watcher, now_ms: int) -> None:
+    """Look at bots.cfg on disk; say what came of a change."""
+    match watcher.check(now_ms):
+        case Change(before, after):
+            log.info("bots.cfg %s is in force, before it %s", after[:12], before[:12] or "none")
+        case Rejected(_digest, _at_ms, mistakes):
+            for mistake in mistakes:
+                log.error("%s (the last good bots.cfg stays in force)", mistake)
+        case None:
+            pass
+
+
+@dataclass(slots=True)
+class _News:
+    """Tells held bots to come back when the archive or bots.cfg has changed."""
+
+    config: Provider
+    archives: ArchiveBuilder
+    offers: Offers
+    seen: tuple[int, int] | None = None
+
+    def look(self) -> None:
+        """Compare with the last look; cheap."""
+        now = (self.config.cached().rev, self.archives.generation())
+        if self.seen not in {None, now}:
+            self.offers.release_held()
+        self.seen = now
+
+
+def create_app(parts: Parts) -> Flask:
+    """The WSGI application over these parts."""
+    app = Flask("skep", static_folder=None)
+    parts.door.install(app)
+    install_bot_routes(app, parts.bots, parts.door)
+    api.install(app, parts.api, parts.door)
+    web.install(app, parts.api, parts.door)
+    app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type="text/plain"))
+    app.add_url_rule("/readyz", "readyz", lambda: _readyz(parts))
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _readyz(parts: Parts) -> Response:
+    failing = []
+    try:
+        parts.store.schema()
+        parts.config.cached()
+        parts.bots.keys.secret("session")
+    except StoreError:
+        failing.append("store")
+    if parts.archives.problem():
+        failing.append("bot_archive")
+    status = 503 if "store" in failing else 200
+    body = "ready\n" if not failing else "failing: " + ", ".join(failing) + "\n"
+    return Response(body, status, content_type="text/plain")
+
+
+def _unexpected(error: Exception) -> Response | HTTPException:
+    """A bug: logged once with the request id; the caller sees one line."""
+    if isinstance(error, HTTPException):
+        return error
+    log.exception("request %s failed", g.get("request_id", ""))
+    line = f"rpc error: code = Internal desc = internal error, request {g.get('request_id', '')}\n"
+    return Response(line, 500, content_type="text/plain; charset=utf-8")

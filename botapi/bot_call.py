@@ -1,0 +1,216 @@
+"""What handlers are given, and what they give back; no Flask here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from botapi import __version__
+from botapi.auth.bootstrap import EnrolledDigests, check_bootstrap_token
+from botapi.auth.botsession import (
+    SESSION_LIFE_MS,
+    BotConfig,
+    DebugInfo,
+    Session,
+    decode,
+    encode,
+)
+from botapi.auth.credentials import Identity, Network, Presented, authorize_bot
+from botapi.auth.keys import SESSION, SIGNING, KeyRing
+from botapi.cfg.archive_builder import ArchiveBuilder
+from botapi.cfg.provider import Provider, Snapshot
+from botapi.clock import Clock, Rng
+from botapi.concurrency import Concurrency
+from botapi.domain.bot import Bot
+from botapi.domain.bot_event import CallInfo
+from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
+from botapi.domain.errors import Code, Refusal
+from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.offers import Offers
+from botapi.settings import Settings
+from botapi.store.protocol import Store
+from botapi.transactions.enrol_bot import read_bootstrap_token
+from botapi.transactions.update_bot import Stamp
+
+RBE_INSTANCE = "projects/local/instances/default"
+"""Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The facts of one request that do not stand in its body."""
+
+    now_ms: int
+    request_id: str
+    base_url: str
+    """Scheme and host the bot used, without a trailing slash."""
+    presented: Presented
+
+
+@dataclass(frozen=True, slots=True)
+class BotCall:
+    """A request with a good session: who calls, and what is stored about it."""
+
+    call: Call
+    session: Session
+    identity: Identity
+    bot: Bot
+    recent_polls: tuple[str, ...] = ()
+    """The `request_uuid` of the bot's latest polls that this process answered."""
+
+    @property
+    def is_superseded(self) -> bool:
+        """Did a later handshake take this bot id over?"""
+        return self.bot.session_id != self.session.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A JSON object, answered 200. `headers` are added."""
+
+    body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One line of text with a status of its own and further headers."""
+
+    line: str
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The bot archive. `is_public`: the same bytes for everybody, cacheable."""
+
+    content: bytes
+    version: str
+    is_public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """302 to a path of this server."""
+
+    location: str
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Python program to be piped into an interpreter."""
+
+    content: str
+
+
+AnyReply = Reply | Text | Archive | Redirect | Script
+
+
+@dataclass(frozen=True, slots=True)
+class BotServer:
+    """The parts of the server that bot calls use."""
+
+    store: Store
+    clock: Clock
+    rng: Rng
+    concurrency: Concurrency
+    settings: Settings
+    keys: KeyRing
+    enrolled: EnrolledDigests
+    ip_lists: Mapping[str, Sequence[Network]]
+    config: Provider
+    archives: ArchiveBuilder
+    offers: Offers
+    last_seen: LastSeen
+
+    def stamp(self, call: Call, event_id: str = "") -> Stamp:
+        """Time and event id of a transaction made for this call."""
+        keep_ms = self.settings.event_retention_days * DAY_MS
+        return Stamp(call.now_ms, event_id or call.request_id, keep_ms)
+
+    def refreshed(self, session: Session, call: Call) -> Session:
+        """The session with a new life of an hour (bot-api 2.6)."""
+        return replace(
+            session, expiry_ms=call.now_ms + SESSION_LIFE_MS, debug_info=debug_info(call)
+        )
+
+    def token(self, session: Session) -> str:
+        """The signed form of a session."""
+        return encode(session, self.keys.secret(SESSION))
+
+    def session_of(self, token: str) -> Session:
+        """The session in a token. Raises BadToken; whether it is expired is not asked."""
+        return decode(token, self.keys.secret(SESSION))
+
+    def authorize(self, bot_id: str, methods: Sequence[AuthMethod], call: Call) -> Identity:
+        """Who the bot proves to be. Raises Refusal UNAUTHENTICATED."""
+        return authorize_bot(
+            bot_id,
+            methods,
+            call.presented,
+            ip_lists=self.ip_lists,
+            enrolled_digest=self.enrolled.digest,
+        )
+
+    def check_bootstrap(self, text: str, call: Call) -> str:
+        """The id of a bootstrap token that is still good for at least one machine.
+
+        Raises Refusal PERMISSION_DENIED; uses nothing up.
+        """
+        found = check_bootstrap_token(self.keys.keys(SIGNING), text, now_ms=call.now_ms)
+        record = read_bootstrap_token(self.store, found)
+        problem = record.problem(call.now_ms) if record else "the bootstrap token is unknown"
+        if problem:
+            raise Refusal(Code.PERMISSION_DENIED, problem)
+        return found
+
+    def refreshed_token(self, bot_call: BotCall) -> str:
+        """What most replies carry: the same session, an hour longer."""
+        return self.token(self.refreshed(bot_call.session, bot_call.call))
+
+    def session_config(self, group: BotGroup, call: Call) -> BotConfig:
+        """The snapshot of a group that a session carries (bot-api 2.1)."""
+        return BotConfig(
+            expiry_ms=call.now_ms + SESSION_LIFE_MS,
+            debug_info=debug_info(call),
+            bot_auth=group.auth,
+            system_service_account=group.system_service_account,
+            logs_cloud_project=group.logs_cloud_project,
+            rbe_instance=RBE_INSTANCE,
+        )
+
+    def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
+        """Would this bot's next poll be answered `update` or `bot_restart`?"""
+        group = snapshot.config.group_of(bot.bot_id)
+        if handshake_config_hash(group) != session.handshake_config_hash:
+            return True
+        return bot.version != self.archive_version(call) and not bot.note
+
+    def archive_version(self, call: Call) -> str:
+        """The version a bot of ours should run that reaches us under this call's URL."""
+        return self.archives.archive(call.base_url).version
+
+
+def debug_info(call: Call) -> DebugInfo:
+    """Who made a token and when."""
+    return DebugInfo(call.now_ms, __version__, call.request_id)
+
+
+def call_info(session_id: str, call: Call, identity: Identity, version: str = "") -> CallInfo:
+    """The caller, as events and bots keep it."""
+    return CallInfo(session_id, call.presented.peer_ip, identity.name, version)
+
+
+def rbe_settings() -> dict[str, object]:
+    """The `rbe` object of handshake and poll (bot-api 1.3); all four keys always."""
+    return {
+        "instance": RBE_INSTANCE,
+        "hybrid_mode": False,
+        "sleep": 0,
+        "poll_token": "legacy",
+    }
+
+
+def skep_settings(settings: Settings) -> dict[str, object]:
+    """The `skep` object of handshake and poll (docs/extensions.md)."""
+    return {"v": 1, "contact_s": settings.contact_s, "poll_s": settings.poll_s}

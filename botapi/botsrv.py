@@ -1,0 +1,312 @@
+"""The bot path: its route table, its two doors, its order of checks (bot-api 0.3 to 0.5).
+
+`with_session` runs the whole pipeline of bot-api 0.4; `without_session` is for handshake
+and poll, which must work with a broken session. Flask ends here.
+"""
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Flask, Request, Response, g, request
+
+from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
+from botapi.bot_call import (
+    AnyReply,
+    Archive,
+    BotCall,
+    BotServer,
+    Call,
+    Redirect,
+    Reply,
+    Script,
+    Text,
+)
+from botapi.domain.errors import Code, Refusal, one_line
+from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge, Door, read_body
+from botapi.handlers import (
+    bootstrap,
+    bot_code,
+    claim,
+    enroll,
+    event,
+    handshake,
+    poll,
+    rbe_session,
+    task_error,
+    task_update,
+)
+from botapi.store import codec
+from botapi.store.protocol import Outage, StoreError, join_key
+from botapi.wire_json import WireError, decoder, dumps
+
+BOT_PATH = "/swarming/api/v1/bot"
+JSON_TYPE = "application/json; charset=utf-8"
+SMALL_BODY = 1024 * 1024
+UPDATE_BODY = 4 * 1024 * 1024
+REMEMBERED_POLLS = 16
+REMEMBERED_BOTS = 20_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A JSON endpoint. `decoder` gives the typed body."""
+
+    path: str
+    decode: Callable[[bytes], Any]
+    handle: Callable[..., AnyReply]
+    limit: int = SMALL_BODY
+    has_task_in_path: bool = False
+
+
+def _route(path: str, kind: type[Any], handle: Callable[..., AnyReply], **more: Any) -> Route:
+    return Route(path, decoder(kind).decode, handle, **more)
+
+
+WITHOUT_SESSION = (
+    _route("/handshake", handshake.HandshakeRequest, handshake.handshake),
+    _route("/poll", poll.PollRequest, poll.poll),
+)
+WITH_SESSION = (
+    _route("/claim", claim.ClaimRequest, claim.claim),
+    _route("/event", event.EventRequest, event.event),
+    _route(
+        "/task_update",
+        task_update.TaskUpdateRequest,
+        task_update.task_update,
+        limit=UPDATE_BODY,
+        has_task_in_path=True,
+    ),
+    _route(
+        "/task_error", task_error.TaskErrorRequest, task_error.task_error, has_task_in_path=True
+    ),
+    _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
+    _route("/rbe/session/update", rbe_session.UpdateRequest, rbe_session.update),
+)
+
+
+class RecentPolls:
+    """The latest `request_uuid`s of each bot, so that a claim can remember them."""
+
+    def __init__(self) -> None:
+        self._by_bot: OrderedDict[str, deque[str]] = OrderedDict()
+
+    def add(self, bot_id: str, uuid: str) -> None:
+        """This poll was answered."""
+        polls = self._by_bot.setdefault(bot_id, deque(maxlen=REMEMBERED_POLLS))
+        self._by_bot.move_to_end(bot_id)
+        if uuid not in polls:
+            polls.append(uuid)
+        if len(self._by_bot) > REMEMBERED_BOTS:
+            self._by_bot.popitem(last=False)
+
+    def of(self, bot_id: str) -> tuple[str, ...]:
+        """The last sixteen."""
+        return tuple(self._by_bot.get(bot_id, ()))
+
+
+class BotRoutes:
+    """The Flask side of the bot calls."""
+
+    def __init__(self, server: BotServer, door: Door) -> None:
+        self._server = server
+        self._door = door
+        self._polls = RecentPolls()
+
+    def blueprint(self) -> Blueprint:
+        """Every bot route."""
+        routes = Blueprint("bots", __name__)
+        for route in WITHOUT_SESSION:
+            self._add(routes, route, self._without_session)
+        for route in WITH_SESSION:
+            self._add(routes, route, self._with_session)
+        self._add_plain(routes)
+        routes.register_error_handler(Refusal, _refused)
+        routes.register_error_handler(BodyTooLarge, _too_large)
+        routes.register_error_handler(StoreError, _outage)
+        return routes
+
+    def _add(self, routes: Blueprint, route: Route, door: Callable[[Route], AnyReply]) -> None:
+        def view(**_path: str) -> Response:
+            return _response(door(route))
+
+        name = route.path.strip("/").replace("/", "_")
+        routes.add_url_rule(BOT_PATH + route.path, name, view, methods=["POST"])
+        if route.has_task_in_path:
+            path = f"{BOT_PATH}{route.path}/<task_id>"
+            routes.add_url_rule(path, f"{name}_of", view, methods=["POST"])
+
+    def _add_plain(self, routes: Blueprint) -> None:
+        def get(path: str, name: str, view: Callable[..., AnyReply]) -> None:
+            def respond(**path_values: str) -> Response:
+                return _response(view(**path_values))
+
+            routes.add_url_rule(path, name, respond, methods=["GET"])
+
+        server = self._server
+        get(f"{BOT_PATH}/server_ping", "server_ping", lambda: Text("Server up"))
+        get(
+            "/bootstrap",
+            "bootstrap",
+            lambda: bootstrap.bootstrap(server, self._call(), request.args.get("tok", "")),
+        )
+        for path in ("/bot_code", f"{BOT_PATH}/bot_code"):
+            get(path, f"bot_code{len(path)}", lambda: self._bot_code(""))
+        get(f"{BOT_PATH}/bot_code/<version>", "bot_code_of", self._bot_code)
+        get(
+            "/skep/v1/bot_code/<version>",
+            "bot_code_enrolling",
+            lambda version: bot_code.with_token(
+                server, self._call(), version, request.args.get("tok", "")
+            ),
+        )
+        routes.add_url_rule("/skep/v1/enroll", "enroll", self._enroll, methods=["POST"])
+
+    def _bot_code(self, version: str) -> AnyReply:
+        asked = bot_code.Asked(
+            version=version,
+            token=request.args.get("tok"),
+            bot_id=request.args.get("bot_id") or request.headers.get("X-Luci-Swarming-Bot-ID", ""),
+            has_query=bool(request.query_string),
+        )
+        return bot_code.bot_code(self._server, self._call(), asked)
+
+    def _enroll(self) -> Response:
+        body = _json(_ENROLL, request)
+        return _response(enroll.enroll(self._server, self._call(), body))
+
+    def _call(self) -> Call:
+        return Call(
+            now_ms=self._server.clock.now_ms(),
+            request_id=g.request_id,
+            base_url=self._door.base_url(request),
+            presented=self._door.caller(request),
+        )
+
+    def _without_session(self, route: Route) -> AnyReply:
+        call = self._call()
+        body = _json(route, request)
+        reply = route.handle(self._server, call, body)
+        if isinstance(body, poll.PollRequest) and body.request_uuid and body.dimensions:
+            self._polls.add(body.dimensions["id"][0], body.request_uuid)
+        return reply
+
+    def _with_session(self, route: Route) -> AnyReply:
+        call = self._call()
+        body = _json(route, request)
+        session = self._session(body.session, call)
+        identity = self._server.authorize(session.bot_id, session.bot_config.bot_auth, call)
+        (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
+        if doc is None:
+            raise Refusal(
+                Code.PERMISSION_DENIED, f'bot "{session.bot_id}" is not known; poll or handshake'
+            )
+        bot = codec.read_bot(doc)
+        _check_stored(bot.bot_id, bot.dimensions)
+        recent = self._polls.of(bot.bot_id)
+        return route.handle(self._server, BotCall(call, session, identity, bot, recent), body)
+
+    def _session(self, token: str | None, call: Call) -> Session:
+        """Steps 5 to 8 of bot-api 0.4."""
+        if not token:
+            raise Refusal(Code.UNAUTHENTICATED, "session: missing; handshake first")
+        try:
+            session = self._server.session_of(token)
+        except MissingField as error:
+            raise Refusal(Code.INTERNAL, f"session: {error}") from None
+        except BadToken as error:
+            raise Refusal(Code.UNAUTHENTICATED, f"session: {error}; handshake again") from None
+        if is_expired(session, call.now_ms) or is_too_old(session, call.now_ms):
+            raise Refusal(Code.UNAUTHENTICATED, "session: expired; poll or handshake again")
+        return session
+
+
+_ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll)
+
+
+def _check_stored(bot_id: str, dimensions: tuple[str, ...]) -> None:
+    """Steps 12 and 13 of bot-api 0.4; only a mistake of ours gets here."""
+    if [flat for flat in dimensions if flat.startswith("id:")] != [f"id:{bot_id}"]:
+        raise Refusal(Code.INTERNAL, f'stored dimensions of "{bot_id}" name another id')
+    if not any(flat.startswith("pool:") for flat in dimensions):
+        raise Refusal(Code.INTERNAL, f'bot "{bot_id}" is in no pool')
+
+
+def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the route's
+    """The typed body, after the checks of bot-api 0.3."""
+    content_type = http.headers.get("Content-Type", "")
+    if content_type.lower() != JSON_TYPE:
+        raise Refusal(Code.INVALID_ARGUMENT, f'Content-Type: "{content_type}" is not "{JSON_TYPE}"')
+    body = read_body(http, route.limit)
+    try:
+        return route.decode(body)
+    except (WireError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(Code.INVALID_ARGUMENT, f"body: {error}") from None
+
+
+def _response(reply: AnyReply) -> Response:
+    match reply:
+        case Reply(body):
+            return Response(dumps(body) + b"\n", content_type=JSON_TYPE)
+        case Text(line, status, headers):
+            response = Response(line, status, content_type="text/plain; charset=utf-8")
+            response.headers.update(headers)
+            return response
+        case Redirect(location, version):
+            response = Response(status=302, headers={"Location": location})
+            if version:
+                response.headers["X-Skep-Archive-Version"] = version
+            return response
+        case Script(content):
+            return _download(content.encode(), "text/x-python", "swarming_bot_bootstrap.py")
+        case Archive():
+            return _archive(reply)
+
+
+def _archive(reply: Archive) -> Response:
+    response = _download(reply.content, "application/octet-stream", "swarming_bot.zip")
+    cache = "public, max-age=3600" if reply.is_public else "no-store"
+    response.headers["Cache-Control"] = cache
+    response.headers["X-Skep-Archive-Version"] = reply.version
+    return response
+
+
+def _download(content: bytes, content_type: str, name: str) -> Response:
+    response = Response(content, content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+def _refused(error: Refusal) -> Response:
+    """One line of text; JSON for 404, which bots would otherwise retry (bot-api 0.5)."""
+    status = HTTP_STATUS[error.code]
+    log.info("refused %s %s: %s", request.method, request.path, error.message)
+    line = f"rpc error: code = {error.code.wire_name} desc = {error.message}"
+    if status == 404:
+        body = dumps({"error": error.message}) + b"\n"
+        return Response(body, status, content_type=JSON_TYPE)
+    return Response(line + "\n", status, content_type="text/plain; charset=utf-8")
+
+
+def _too_large(error: BodyTooLarge) -> Response:
+    line = f"rpc error: code = InvalidArgument desc = {error}\n"
+    headers = {"Connection": "close"}
+    return Response(line, 413, headers, content_type="text/plain; charset=utf-8")
+
+
+def _outage(error: StoreError) -> Response:
+    """The store cannot answer: nothing was acknowledged, try again."""
+    log.error("store: %s", error)
+    code = Code.UNAVAILABLE if isinstance(error, Outage) else Code.ABORTED
+    line = f"rpc error: code = {code.wire_name} desc = {one_line(str(error))}\n"
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")
+
+
+def install(app: Flask, server: BotServer, door: Door) -> None:
+    """Add the bot routes to the application."""
+    app.register_blueprint(BotRoutes(server, door).blueprint())

@@ -1,0 +1,92 @@
+"""What every HTTP request has, whoever makes it: an id, an address, a bounded body."""
+
+import re
+from dataclasses import dataclass
+
+from flask import Flask, Request, Response, g, request
+
+from botapi.auth.credentials import Presented, client_ip, presented
+from botapi.clock import Clock, Rng
+from botapi.domain.errors import Code
+from botapi.settings import Settings
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+
+HTTP_STATUS = {
+    Code.CANCELED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.UNAUTHENTICATED: 401,
+}
+"""The only table from codes to statuses (bot-api 0.5)."""
+RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The facts of requests, as far as settings decide them."""
+
+    settings: Settings
+    clock: Clock
+    rng: Rng
+
+    def install(self, app: Flask) -> None:
+        """Give every request an id and every answer its headers."""
+        app.before_request(self._begin)
+        app.after_request(self._end)
+
+    def _begin(self) -> None:
+        given = request.headers.get("X-Request-Id", "")
+        trusted = self.is_proxy(request.remote_addr or "") and REQUEST_ID.fullmatch(given)
+        g.request_id = given if trusted else f"{self.rng.randbits(96):024x}"
+
+    def _end(self, response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def is_proxy(self, peer: str) -> bool:
+        """Is this the address of a proxy whose headers are believed?"""
+        return client_ip(peer, "0.0.0.0", self.settings.behind_proxy) == "0.0.0.0"  # noqa: S104
+
+    def caller(self, http: Request) -> Presented:
+        """Address and credentials, through the trusted proxies."""
+        peer = http.remote_addr or ""
+        forwarded = http.headers.get("X-Forwarded-For", "")
+        return presented(client_ip(peer, forwarded, self.settings.behind_proxy), http.headers)
+
+    def base_url(self, http: Request) -> str:
+        """Scheme and host as the caller wrote them, unless a public URL is set."""
+        if self.settings.public_url:
+            return self.settings.public_url
+        scheme = http.scheme
+        if self.is_proxy(http.remote_addr or ""):
+            scheme = http.headers.get("X-Forwarded-Proto", scheme)
+        return f"{'https' if scheme == 'https' else 'http'}://{http.host}"
+
+
+class BodyTooLarge(Exception):
+    """More bytes than the route takes; nothing further is read."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than {limit} bytes")
+
+
+def read_body(http: Request, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes. Raises BodyTooLarge without reading on."""
+    if (http.content_length or 0) > limit:
+        raise BodyTooLarge(limit)
+    body = http.stream.read(limit + 1)
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    return bytes(body)

@@ -1,0 +1,291 @@
+"""The life-cycle channel: gather facts, ask the rule, answer with one command (bot-api 3)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+from botapi.auth.botsession import BadToken, Session, is_expired, is_too_old
+from botapi.auth.credentials import Identity
+from botapi.bot_call import BotServer, Call, Reply, call_info, rbe_settings, skep_settings
+from botapi.cfg.provider import Snapshot
+from botapi.domain import dimensions
+from botapi.domain.bot import (
+    SWAP_WINDOW_MS,
+    SWAPS_TO_QUARANTINE,
+    Bot,
+    SessionSwap,
+    explain_in_state,
+    health_of,
+)
+from botapi.domain.bot_event import BotUpdate, EventKind, apply, new_bot
+from botapi.domain.bot_groups import BotGroup, handshake_config_hash
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.names import check_bot_id
+from botapi.domain.poll import (
+    NO_SESSION,
+    Decision,
+    PollFacts,
+    Presented,
+    Restart,
+    Sleep,
+    Update,
+    Work,
+    decide,
+    treats_as_foreign,
+)
+from botapi.store import codec
+from botapi.store.protocol import join_key
+from botapi.transactions.update_bot import update_bot
+
+MAX_DIMENSION_VALUES = 180
+"""Every value is an index entry; a bot with more is quarantined."""
+FOREIGN_NOTE = (
+    "runs an archive this server never made; it is left alone until bots.cfg says "
+    'bot_archive: "keep" for its group, or an admin installs ours'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRequest:
+    """Body of `POST /poll`; null counts as absent."""
+
+    session: str | None = None
+    dimensions: dict[str, list[str]] | None = None
+    state: Any = None
+    version: str | None = None
+    request_uuid: str | None = None
+    force: bool | None = None
+    skep: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """One poll, read and checked."""
+
+    bot_id: str
+    token: Presented
+    session: Session | None
+    snapshot: Snapshot
+    group: BotGroup
+    identity: Identity
+    stored: Bot | None
+    dims: tuple[str, ...] | None
+    state: Mapping[str, Any]
+    complaints: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Does the bot call itself ours?"""
+        client = self.state.get("client")
+        return isinstance(client, Mapping) and client.get("name") == "skep"
+
+
+def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
+    """Answer with the command of bot-api 3.2, and keep what the bot says of itself."""
+    facts = _read(server, call, request)
+    _refuse_stale(facts.stored, request)
+    health = health_of(facts.state, request.dimensions or {}, facts.complaints)
+    version = request.version or ""
+    foreign = treats_as_foreign(
+        facts.group.bot_archive,
+        is_ours=facts.is_ours,
+        known_version=server.archives.knows(version),
+    )
+    expected = server.archive_version(call)
+    decision = decide(
+        PollFacts(
+            token=facts.token,
+            version=version,
+            expected_version=expected,
+            may_update=not foreign,
+            hash_differs=facts.session is not None
+            and handshake_config_hash(facts.group) != facts.session.handshake_config_hash,
+            health=health,
+            rbe_idle=facts.state.get("rbe_idle") is True,
+        )
+    )
+    state = explain_in_state(facts.state, health)
+    update = BotUpdate(
+        _event_kind(decision),
+        message=decision.message if isinstance(decision, Restart) else "",
+        dedup_key=request.request_uuid or "",
+        dimensions=facts.dims,
+        state=state or None,
+        call=call_info(_session_id(facts), call, facts.identity, version),
+        health=health,
+        owners=facts.group.owners,
+        changes=_changes(facts, call, foreign=foreign and version != expected),
+    )
+    if not _is_repeat(facts.stored, request):
+        _store(server, call, facts, update)
+    if facts.token is not Presented.SUPERSEDED:
+        server.last_seen.touch(facts.bot_id, call.now_ms, state=state)
+    return _reply(server, call, facts, request, decision)
+
+
+def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
+    """Steps 1 to 9 of bot-api 3.1."""
+    token, session = _session_of(server, call, request.session)
+    dims = request.dimensions or {}
+    claimed_id = (dims.get("id") or [""])[0]
+    check_bot_id(claimed_id)
+    bot_id = session.bot_id if session is not None else claimed_id
+    snapshot = (
+        server.config.fresh_enough(session.last_seen_config_ms)
+        if session is not None
+        else server.config.cached()
+    )
+    group = snapshot.config.group_of(bot_id)
+    identity = server.authorize(bot_id, group.auth, call)
+    (doc,) = server.store.get(codec.BOT, join_key(bot_id))
+    stored = codec.read_bot(doc) if doc is not None else None
+    if session is not None and stored is not None and stored.session_id != session.session_id:
+        token = Presented.SUPERSEDED
+    complaints = dimensions.validate(dims)
+    if bot_id != claimed_id:
+        complaints.append(f'the dimension id is "{claimed_id}", the session belongs to "{bot_id}"')
+    if sum(map(len, dims.values())) > MAX_DIMENSION_VALUES:
+        complaints.append(f"more than {MAX_DIMENSION_VALUES} dimension values")
+    flat = None
+    if not complaints:
+        trusted = snapshot.config.trusted_dimensions
+        flat = dimensions.flatten(dimensions.overlay(dims, group.dimensions, trusted))
+    state = request.state if request.state is not None else {}
+    if not isinstance(state, dict):
+        complaints.append(f"bad state dict: a JSON object is expected, not {type(state).__name__}")
+        state = {}
+    if not request.version:
+        complaints.append("the bot does not say which version it runs")
+    if token is Presented.ABSENT:
+        complaints.append(NO_SESSION)
+    complaints += _conflicts(stored, call)
+    return _Facts(
+        bot_id, token, session, snapshot, group, identity, stored, flat, state, tuple(complaints)
+    )
+
+
+def _session_of(
+    server: BotServer, call: Call, token: str | None
+) -> tuple[Presented, Session | None]:
+    if not token:
+        return Presented.ABSENT, None
+    try:
+        session = server.session_of(token)
+    except BadToken:
+        return Presented.BROKEN, None
+    if is_expired(session, call.now_ms) or is_too_old(session, call.now_ms):
+        return Presented.BROKEN, None
+    return Presented.VALID, session
+
+
+def _refuse_stale(stored: Bot | None, request: PollRequest) -> None:
+    """An old poll that arrives after a later claim must not abandon the claimed task."""
+    if stored is None or request.skep is None:
+        return
+    seq = request.skep.get("seq")
+    if isinstance(seq, int) and seq < stored.claim_seq:
+        raise Refusal(
+            Code.ABORTED, f"poll {seq} is older than the claim {stored.claim_seq} of this session"
+        )
+
+
+def _is_repeat(stored: Bot | None, request: PollRequest) -> bool:
+    """Did the bot send this poll before it claimed its task? Then it has no effect."""
+    return (
+        stored is not None
+        and bool(request.request_uuid)
+        and request.request_uuid in stored.polls_before_claim
+    )
+
+
+def _conflicts(stored: Bot | None, call: Call) -> list[str]:
+    """Two processes that keep taking one bot id from each other are shown, not served."""
+    if stored is None:
+        return []
+    recent = [swap for swap in stored.swaps if swap.at_ms > call.now_ms - SWAP_WINDOW_MS]
+    if len(recent) < SWAPS_TO_QUARANTINE:
+        return []
+    ends = sorted({swap.external_ip for swap in recent} | {stored.external_ip})
+    return [f"two processes use this bot id: {', '.join(ends)}"]
+
+
+def _changes(facts: _Facts, call: Call, *, foreign: bool) -> dict[str, Any]:
+    changes: dict[str, Any] = {"note": FOREIGN_NOTE if foreign else ""}
+    if facts.token is Presented.SUPERSEDED and facts.session is not None:
+        swap = SessionSwap(call.now_ms, facts.session.session_id, call.presented.peer_ip)
+        before = facts.stored.swaps if facts.stored is not None else ()
+        changes["swaps"] = (*before[-(SWAPS_TO_QUARANTINE - 1) :], swap)
+    return changes
+
+
+def _session_id(facts: _Facts) -> str:
+    """An older session does not take the id back by polling."""
+    if facts.token is Presented.VALID and facts.session is not None:
+        return facts.session.session_id
+    return facts.stored.session_id if facts.stored is not None else ""
+
+
+def _event_kind(decision: Decision) -> EventKind:
+    match decision:
+        case Update():
+            return EventKind.REQUEST_UPDATE
+        case Restart():
+            return EventKind.REQUEST_RESTART
+        case Sleep():
+            return EventKind.REQUEST_SLEEP
+        case Work(idle=True):
+            return EventKind.BOT_IDLE
+        case Work():
+            return EventKind.BOT_POLLING
+        case _:
+            assert_never(decision)
+
+
+def _store(server: BotServer, call: Call, facts: _Facts, update: BotUpdate) -> None:
+    """Write, unless nothing visible changed: an idle poll costs no transaction."""
+    if facts.token is Presented.SUPERSEDED:
+        update = _superseded(update)
+    first = {**facts.group.dimensions, "id": (facts.bot_id,)}
+    first_flat = dimensions.flatten(first)
+    stamp = server.stamp(call, update.dedup_key)
+    before = facts.stored or new_bot(facts.bot_id, first_flat, call.now_ms)
+    change = apply(before, update, event_id=stamp.event_id, now_ms=call.now_ms)
+    if change.is_repeat or not change.is_visible(facts.stored):
+        return
+    update_bot(server.store, facts.bot_id, update, stamp, first_dimensions=first_flat)
+
+
+def _superseded(update: BotUpdate) -> BotUpdate:
+    """The older of two processes changes nothing but the list of swaps."""
+    return replace(
+        update, kind=EventKind.BOT_LOG, dimensions=None, health=None, owners=None, call=None
+    )
+
+
+def _reply(
+    server: BotServer, call: Call, facts: _Facts, request: PollRequest, decision: Decision
+) -> Reply:
+    body: dict[str, object]
+    refresh = True
+    match decision:
+        case Update(version):
+            body, refresh = {"cmd": "update", "version": version}, False
+        case Restart(message, refresh):
+            body = {"cmd": "bot_restart", "message": message}
+        case Sleep(low, high, refresh):
+            body = {"cmd": "sleep", "duration": round(server.rng.uniform(low, high), 3)}
+        case Work():
+            body = {"cmd": "rbe", "rbe": rbe_settings()}
+        case _:
+            assert_never(decision)
+    if refresh and facts.session is not None:
+        body["session"] = server.token(
+            replace(
+                server.refreshed(facts.session, call),
+                bot_config=server.session_config(facts.group, call),
+                last_seen_config_ms=facts.snapshot.fetched_ms,
+            )
+        )
+    if request.skep is not None:
+        body["skep"] = skep_settings(server.settings)
+    return Reply(body)

@@ -1,0 +1,232 @@
+"""The lease channel: opened, held for work, kept alive, closed (bot-api 1.11, 3.5)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from botapi.bot_call import BotCall, BotServer, Reply
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.names import run_id
+from botapi.domain.task import Offer, TaskState
+from botapi.store import codec
+from botapi.store.codec import LeaseSession
+from botapi.store.protocol import join_key
+from botapi.transactions.lease_session import close_lease_session, open_lease_session
+from botapi.transactions.offer_lease import outstanding_offer, return_offer
+
+STATUSES = frozenset(
+    {"OK", "UNHEALTHY", "HOST_REBOOTING", "BOT_TERMINATING", "INITIALIZING", "MAINTENANCE"}
+)
+CLOSING = frozenset({"HOST_REBOOTING", "BOT_TERMINATING"})
+UNWELL_HOLD_S = 10.0
+"""How long a bot that may not work is held, so that it does not ask in a loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseResult:
+    """How a lease was completed; all absent means that the task was run."""
+
+    skip_reason: str | None = None
+    bot_internal_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReport:
+    """The lease a bot works on, or has just finished."""
+
+    id: str | None = None
+    state: str | None = None
+    result: LeaseResult | None = None
+    payload: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """Body of `POST /rbe/session/create`."""
+
+    session: str | None = None
+    bot_version: str | None = None
+    worker_properties: dict[str, Any] | None = None
+    skep: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateRequest:
+    """Body of `POST /rbe/session/update`."""
+
+    session: str | None = None
+    status: str | None = None
+    nonblocking: bool | None = None
+    lease: LeaseReport | None = None
+    bot_version: str | None = None
+    worker_properties: dict[str, Any] | None = None
+    skep: dict[str, Any] | None = None
+
+
+def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  # noqa: ARG001
+    """A lease session of this bot; the one before it, if any, is no longer good."""
+    if not call.session.bot_config.rbe_instance:
+        raise Refusal(Code.INVALID_ARGUMENT, "this bot's session names no RBE instance")
+    lease_session_id = f"ls-{server.rng.randbits(96):024x}"
+    if not call.is_superseded:
+        opened = LeaseSession(
+            call.bot.bot_id, lease_session_id, call.session.session_id, call.call.now_ms
+        )
+        open_lease_session(server.store, opened)
+    session = replace(
+        server.refreshed(call.session, call.call), rbe_bot_session_id=lease_session_id
+    )
+    return Reply({"session": server.token(session), "session_id": lease_session_id})
+
+
+def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply:
+    """Report on a lease, and wait for one while the bot is free.
+
+    Held only with status OK and no ACTIVE lease, and never with `nonblocking`.
+    """
+    status, lease = _checked(call, request)
+    token = server.refreshed_token(call)
+    bot_id = call.bot.bot_id
+    lease_session_id = call.session.rbe_bot_session_id
+    if call.is_superseded:
+        return Reply({"session": token, "status": "BOT_TERMINATING"})
+    session = _open_session(server, bot_id, lease_session_id)
+    if session is None:
+        return Reply({"session": token, "status": "BOT_TERMINATING"})
+    if lease is not None and lease.state == "COMPLETED":
+        _complete(server, call, session, lease)
+    if status in CLOSING:
+        _close(server, call, session)
+        return Reply({"session": token, "status": "OK"})
+    body: dict[str, object] = {"session": token, "status": "OK"}
+    if lease is not None and lease.state == "ACTIVE":
+        state = _active_state(server, call, str(lease.id))
+        return Reply(body | ({"lease": {"id": lease.id, "state": state}} if state else {}))
+    if status == "OK":
+        body |= _hold(server, call, session, nonblocking=bool(request.nonblocking))
+    if request.skep is not None and "lease" not in body and _has_news(server, call):
+        body["skep"] = {"poll": True}
+    return Reply(body)
+
+
+def _hold(
+    server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
+) -> dict[str, object]:
+    """Wait for work; what that adds to the reply."""
+    offer = _wait(server, call, session, nonblocking=nonblocking)
+    if offer is not None:
+        return {"lease": _lease(offer)}
+    if _open_session(server, session.bot_id, session.lease_session_id) is None:
+        return {"status": "BOT_TERMINATING"}
+    return {}
+
+
+def _checked(call: BotCall, request: UpdateRequest) -> tuple[str, LeaseReport | None]:
+    if not call.session.rbe_bot_session_id:
+        raise Refusal(Code.INVALID_ARGUMENT, "no lease session: call rbe/session/create first")
+    if request.status not in STATUSES:
+        known = ", ".join(sorted(STATUSES))
+        raise Refusal(Code.INVALID_ARGUMENT, f"status: not one of {known}")
+    lease = request.lease
+    if lease is not None:
+        if not lease.id:
+            raise Refusal(Code.INVALID_ARGUMENT, "lease.id: missing")
+        if lease.state not in {"ACTIVE", "COMPLETED"}:
+            raise Refusal(Code.INVALID_ARGUMENT, "lease.state: not ACTIVE or COMPLETED")
+    return request.status, lease
+
+
+def _open_session(server: BotServer, bot_id: str, lease_session_id: str) -> LeaseSession | None:
+    (doc,) = server.store.get(codec.LSESSION, join_key(bot_id))
+    if doc is None:
+        return None
+    session = codec.read_lease_session(doc)
+    is_open = not session.closed and session.lease_session_id == lease_session_id
+    return session if is_open else None
+
+
+def _complete(server: BotServer, call: BotCall, session: LeaseSession, lease: LeaseReport) -> None:
+    """A lease that was never claimed goes back to its queue; a claimed one needs nothing."""
+    offer = outstanding_offer(server.store, session)
+    if offer is None or offer.lease_id != lease.id:
+        return
+    result = lease.result or LeaseResult()
+    reason = result.bot_internal_error or result.skip_reason or "completed without a claim"
+    return_offer(server.store, offer, call.call.now_ms, reason)
+
+
+def _close(server: BotServer, call: BotCall, session: LeaseSession) -> None:
+    offer = outstanding_offer(server.store, session)
+    close_lease_session(server.store, session.bot_id, session.lease_session_id)
+    if offer is not None:
+        return_offer(server.store, offer, call.call.now_ms, "the bot closed its lease session")
+
+
+def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
+    """ACTIVE while the bot's claimed task runs or its offer stands, CANCELLED while it is
+    being killed, empty when the lease is lost."""
+    parts = lease_id.split("-")
+    if len(parts) != 4:
+        return ""
+    try:
+        key = codec.task_key(parts[1])
+    except ValueError:
+        return ""
+    task_doc, offer_doc = (
+        *server.store.get(codec.TASK, key),
+        *server.store.get(codec.OFFER, key),
+    )
+    if offer_doc is not None:
+        offer = codec.read_offer(offer_doc)
+        return "ACTIVE" if (offer.bot_id, offer.lease_id) == (call.bot.bot_id, lease_id) else ""
+    if task_doc is None:
+        return ""
+    task = codec.read_task(task_doc)
+    if task.state is not TaskState.RUNNING or call.bot.task_id != run_id(task.task_id):
+        return ""
+    return "CANCELLED" if task.killing else "ACTIVE"
+
+
+def _wait(
+    server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
+) -> Offer | None:
+    """The outstanding offer again, else the next one, else None after a while."""
+    offer = outstanding_offer(server.store, session)
+    if offer is not None:
+        return offer
+    settings = server.settings
+    hold_s = 0.0 if nonblocking else server.rng.uniform(settings.hold_min_s, settings.hold_max_s)
+    dims = frozenset(call.bot.dimensions)
+    if call.bot.task_id or not call.bot.health.is_healthy:
+        hold_s, dims = min(hold_s, UNWELL_HOLD_S), frozenset()
+    elif hold_s and _has_news(server, call):
+        hold_s = 0.0
+    got = server.offers.wait(call.bot.bot_id, session.lease_session_id, dims, hold_s)
+    if got is None and hold_s:
+        return _missed(server, call, session)
+    return got
+
+
+def _missed(server: BotServer, call: BotCall, session: LeaseSession) -> Offer | None:
+    """An offer made in the moment the wait ended."""
+    again = _open_session(server, call.bot.bot_id, session.lease_session_id)
+    return outstanding_offer(server.store, again) if again is not None else None
+
+
+def _has_news(server: BotServer, call: BotCall) -> bool:
+    return server.has_news(call.bot, call.session, server.config.cached(), call.call)
+
+
+def _lease(offer: Offer) -> dict[str, object]:
+    """The lease of bot-api 1.11; `task_to_run_id` is a number, never a string."""
+    slot = offer.pending
+    return {
+        "id": offer.lease_id,
+        "state": "PENDING",
+        "payload": {
+            "reservation_id": offer.lease_id,
+            "task_id": slot.task_id,
+            "slice_index": slot.slice_index,
+            "task_to_run_shard": slot.shard,
+            "task_to_run_id": 1 + 16 * slot.slice_index,
+        },
+    }

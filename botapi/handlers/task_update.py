@@ -1,0 +1,171 @@
+"""The runner's channel: output, progress, completion, and the `must_stop` reply (bot-api 5)."""
+
+import base64
+import binascii
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text
+from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.names import parse_task_id
+from botapi.domain.output import Gap
+from botapi.domain.task import Task
+from botapi.store import codec
+from botapi.transactions.update_task import (
+    Accepted,
+    Missing,
+    NotCurrent,
+    Outcome,
+    Progress,
+    update_task,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskUpdateRequest:
+    """Body of `POST /task_update`. Statistics are accepted and not kept yet."""
+
+    session: str | None = None
+    task_id: str | None = None
+    id: str | None = None
+    request_uuid: str | None = None
+    output: str | None = None
+    output_chunk_start: int | None = None
+    exit_code: int | None = None
+    duration: float | None = None
+    hard_timeout: bool | None = None
+    io_timeout: bool | None = None
+    canceled: bool | None = None
+    cost_usd: float | None = None
+    bot_overhead: float | None = None
+    skep: dict[str, Any] | None = None
+
+    @property
+    def is_completing(self) -> bool:
+        """The completion test of bot-api 5.1."""
+        return bool(
+            self.exit_code is not None or self.canceled or self.hard_timeout or self.io_timeout
+        )
+
+
+def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) -> AnyReply:
+    """Store the output at its absolute offset; end the run when the call says so."""
+    if not request.task_id:
+        raise Refusal(Code.INVALID_ARGUMENT, "task_id: missing")
+    is_completing = request.is_completing
+    if call.bot.task_id != request.task_id or call.is_superseded:
+        return _not_current(f"this bot does not run {request.task_id}", is_completing=is_completing)
+    task_id, output = _checked(request)
+    if not is_completing and not output:
+        return _heartbeat(server, call, task_id)
+    progress = Progress(
+        bot_id=call.bot.bot_id,
+        session_id=call.session.session_id,
+        task_id=task_id,
+        offset=request.output_chunk_start or 0,
+        output=output,
+        ending=_ending(request) if is_completing else None,
+        dedup_key=request.request_uuid or "",
+        resends=request.skep is not None,
+        output_limit=server.settings.output_limit_bytes,
+    )
+    if not output:
+        progress = _at_the_end(server, progress)
+    outcome = update_task(server.store, progress, server.stamp(call.call))
+    server.last_seen.touch(call.bot.bot_id, call.call.now_ms, is_run=True)
+    return _reply(server, call, outcome, is_completing=is_completing)
+
+
+def _checked(request: TaskUpdateRequest) -> tuple[str, bytes]:
+    """The validation of bot-api 5.1, in its order."""
+    try:
+        task_id = parse_task_id(str(request.task_id))
+    except ValueError as error:
+        raise Refusal(Code.INVALID_ARGUMENT, f"task_id: {error}") from None
+    if (request.cost_usd or 0) < 0:
+        raise Refusal(Code.INVALID_ARGUMENT, f"cost_usd: negative: {request.cost_usd}")
+    if (request.duration or 0) < 0:
+        raise Refusal(Code.INVALID_ARGUMENT, f"duration: negative: {request.duration}")
+    if (request.duration is None) != (request.exit_code is None):
+        raise Refusal(Code.INVALID_ARGUMENT, "duration and exit_code: both or none, one is missing")
+    if request.bot_overhead is not None and request.duration is None:
+        raise Refusal(Code.INVALID_ARGUMENT, "bot_overhead: needs duration")
+    if (request.output_chunk_start or 0) < 0:
+        raise Refusal(
+            Code.INVALID_ARGUMENT, f"output_chunk_start: negative: {request.output_chunk_start}"
+        )
+    try:
+        return task_id, base64.b64decode(request.output or "", validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(Code.INVALID_ARGUMENT, "output: not base64") from None
+
+
+def _ending(request: TaskUpdateRequest) -> Ending:
+    return Ending(
+        by=EndedBy.BOT,
+        exit_code=request.exit_code,
+        duration_s=request.duration,
+        hard_timeout=bool(request.hard_timeout),
+        io_timeout=bool(request.io_timeout),
+        canceled=bool(request.canceled),
+        cost_usd=request.cost_usd or 0.0,
+    )
+
+
+def _at_the_end(server: BotServer, progress: Progress) -> Progress:
+    """A completing call without output leaves no gap unless it names an offset."""
+    if progress.offset:
+        return progress
+    (doc,) = server.store.get(codec.OUTPOS, codec.output_position_key(progress.task_id))
+    position = codec.read_output_position(doc)
+    return replace(progress, offset=position.committed + position.missing_bytes)
+
+
+def _heartbeat(server: BotServer, call: BotCall, task_id: str) -> Reply:
+    """Nothing to store: only the answer whether to go on, and that the bot lives."""
+    (doc,) = server.store.get(codec.TASK, codec.task_key(task_id))
+    if doc is None:
+        raise Refusal(Code.NOT_FOUND, f"no task {task_id}")
+    task = codec.read_task(doc)
+    server.last_seen.touch(call.bot.bot_id, call.call.now_ms, is_run=True)
+    return _ok(server, call, _stop_reason(task))
+
+
+def _stop_reason(task: Task) -> str:
+    if task.is_final:
+        return f"the task has ended: {task.state}"
+    return "being killed" if task.killing else ""
+
+
+def _reply(server: BotServer, call: BotCall, outcome: Outcome, *, is_completing: bool) -> AnyReply:
+    match outcome:
+        case Accepted(_task, reason):
+            return _ok(server, call, "" if is_completing else reason)
+        case NotCurrent(reason):
+            return _not_current(reason, is_completing=is_completing)
+        case Gap(committed):
+            line = f"output_chunk_start: {committed} bytes are stored, send from there"
+            return Text(line, 409, (("X-Skep-Committed", str(committed)),))
+        case Missing():
+            raise Refusal(Code.NOT_FOUND, "no such task")
+        case _:
+            assert_never(outcome)
+
+
+def _ok(server: BotServer, call: BotCall, stop_reason: str) -> Reply:
+    body: dict[str, object] = {
+        "ok": True,
+        "must_stop": bool(stop_reason),
+        "session": server.refreshed_token(call),
+    }
+    if stop_reason:
+        body["stop_reason"] = stop_reason
+    return Reply(body)
+
+
+def _not_current(reason: str, *, is_completing: bool) -> Reply:
+    """Rows 1 and 2 of bot-api 5.3: no token, and nothing was stored."""
+    if is_completing:
+        return Reply({"ok": False, "must_stop": False})
+    return Reply({"ok": False, "must_stop": True, "stop_reason": reason})

@@ -1,0 +1,96 @@
+"""When each bot was last heard of: kept in memory, stored now and then.
+
+An idle call touches memory only. Every `FLUSH_EVERY_S` the entries whose stored value is
+older than `age_s` go out in one batch, so 10,000 bots cost about 167 small writes a second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from botapi.concurrency import native_lock
+from botapi.domain.bot import LiveBot
+from botapi.store import codec
+from botapi.store.protocol import Store
+
+FLUSH_EVERY_S = 5.0
+
+
+class LastSeen:
+    """The bots that this process has heard of."""
+
+    def __init__(self, store: Store, age_s: float) -> None:
+        self._store = store
+        self._age_ms = int(age_s * 1000)
+        self._live: dict[str, LiveBot] = {}
+        self._stored_ms: dict[str, int] = {}
+        self._lock = native_lock()
+
+    def touch(
+        self,
+        bot_id: str,
+        now_ms: int,
+        *,
+        state: Mapping[str, Any] | None = None,
+        is_run: bool = False,
+    ) -> None:
+        """The bot called; `is_run`: it spoke of its run. A state replaces the last one."""
+        with self._lock:
+            old = self._live.get(bot_id)
+            self._live[bot_id] = LiveBot(
+                bot_id,
+                now_ms,
+                run_seen_ms=now_ms if is_run or old is None else old.run_seen_ms,
+                state=state if state else (old.state if old is not None else None),
+            )
+
+    def get(self, *bot_ids: str) -> dict[str, LiveBot]:
+        """The newest known of these bots: from memory, else from the store."""
+        stored = self._store.get(codec.LIVE, *(codec.live_key(bot_id) for bot_id in bot_ids))
+        found = {live.bot_id: live for live in map(codec.read_live, filter(None, stored))}
+        for bot_id in bot_ids:
+            own = self._live.get(bot_id)
+            if own is not None and (bot_id not in found or own.seen_ms >= found[bot_id].seen_ms):
+                before = found.get(bot_id)
+                if own.state is None and before is not None:
+                    own = replace(own, state=before.state)
+                found[bot_id] = own
+        return found
+
+    def newest(self, stored: LiveBot) -> LiveBot:
+        """The stored entry, or the one in memory if that is newer."""
+        own = self._live.get(stored.bot_id)
+        return own if own is not None and own.seen_ms > stored.seen_ms else stored
+
+    def flush(self, *, everything: bool = False) -> int:
+        """Store what is old enough; how many entries went out. Outage leaves them for later."""
+        with self._lock:
+            due = [
+                live
+                for bot_id, live in self._live.items()
+                if live.seen_ms > self._stored_ms.get(bot_id, 0)
+                and (everything or live.seen_ms - self._stored_ms.get(bot_id, 0) >= self._age_ms)
+            ]
+        if not due:
+            return 0
+        known = self._known_states([live for live in due if live.state is None])
+        self._store.write_many(
+            (codec.LIVE, codec.live_doc(replace(live, state=known.get(live.bot_id, live.state))))
+            for live in due
+        )
+        with self._lock:
+            self._stored_ms.update((live.bot_id, live.seen_ms) for live in due)
+        return len(due)
+
+    def _known_states(self, stateless: list[LiveBot]) -> dict[str, Mapping[str, Any] | None]:
+        """A bot heard of without a state keeps the one that another process stored."""
+        if not stateless:
+            return {}
+        docs = self._store.get(codec.LIVE, *(codec.live_key(b.bot_id) for b in stateless))
+        return {live.bot_id: live.state for live in map(codec.read_live, filter(None, docs))}
+
+    def forget(self, bot_id: str) -> None:
+        """The bot is gone; another process may still hear of it."""
+        with self._lock:
+            self._live.pop(bot_id, None)
+            self._stored_ms.pop(bot_id, None)

@@ -1,0 +1,231 @@
+"""Waiting bots and the one loop of this process that gives them work.
+
+A bot's held call waits here on an event of its own. The loop wakes when a slice was queued
+(here or in another process), takes the heads of the queues concerned, and sets the event of
+exactly the bots that got one. `hot` are the queues that may hold something: a bot that
+begins to wait while none of its queues is hot costs no store access at all. Every hint may
+be lost, so the queues with waiters are looked at again every `RECHECK_S`.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+from botapi.clock import Clock
+from botapi.concurrency import Concurrency, Event, native_lock
+from botapi.domain.matching import Queue, fits
+from botapi.domain.task import Offer
+from botapi.store import codec
+from botapi.store.protocol import Key, Outage, Store
+from botapi.transactions.offer_lease import (
+    Offered,
+    Waiting,
+    offer_leases,
+)
+
+RECHECK_S = 15.0
+RETRY_S = 0.5
+ROUND_S = 2.0
+"""Longest that a caller without patience waits for the round it is in."""
+MAX_ROUND = 64
+"""Most bots served in one transaction."""
+_QUEUE_PAGE = 1_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Waiter:
+    """One held call. `offer` is set before `done` is. An impatient one ends with its round."""
+
+    bot_id: str
+    lease_session_id: str
+    dimensions: frozenset[str]
+    done: Event
+    queue_keys: frozenset[Key]
+    is_patient: bool
+    offer: Offer | None = None
+
+
+@dataclass(slots=True)
+class Queues:
+    """Every queue this process has heard of; immutable documents, so cached for ever."""
+
+    store: Store
+    by_key: dict[Key, Queue] = field(default_factory=dict)
+
+    def load(self) -> set[Key]:
+        """Read all queues there are; the keys that are new to this process."""
+        new: set[Key] = set()
+        lo = ""
+        while True:
+            keys = self.store.scan_keys(codec.QUEUE, lo, "\U0010ffff", limit=_QUEUE_PAGE)
+            new.update(key for key in keys if self.learn(key))
+            if len(keys) < _QUEUE_PAGE:
+                return new
+            lo = keys[-1] + "\0"
+
+    def learn(self, key: Key) -> bool:
+        """Is there such a queue, and was it new?"""
+        if key in self.by_key:
+            return False
+        (doc,) = self.store.get(codec.QUEUE, key)
+        if doc is not None:
+            self.by_key[key] = codec.read_queue(doc)
+        return doc is not None
+
+    def fitting(self, dimensions: frozenset[str]) -> frozenset[Key]:
+        """The queues that a bot with these flat dimensions can serve."""
+        return frozenset(
+            key for key, queue in self.by_key.items() if fits(dimensions, queue.constraints)
+        )
+
+
+class Offers:
+    """The waiting bots of this process. Start `run` once, in the background."""
+
+    def __init__(self, store: Store, concurrency: Concurrency, clock: Clock) -> None:
+        self._store = store
+        self._concurrency = concurrency
+        self._clock = clock
+        self._queues = Queues(store)
+        self._waiters: dict[str, Waiter] = {}
+        self._hot: set[Key] = set()
+        self._lock = native_lock()
+        self._wake = concurrency.event()
+        self._closed = False
+        self._recheck_at = 0.0
+        self._unsubscribe = store.subscribe(self._hear)
+
+    def wait(
+        self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
+    ) -> Offer | None:
+        """Hold the caller until this bot gets an offer; None after `timeout_s` or on close.
+
+        With no time at all the caller gets what is there now. A second call for one bot
+        sends the first one home.
+        """
+        fitting = self._queues.fitting(dimensions)
+        done = self._concurrency.event()
+        waiter = Waiter(bot_id, lease_session_id, dimensions, done, fitting, timeout_s > 0)
+        with self._lock:
+            if self._closed:
+                return None
+            before = self._waiters.pop(bot_id, None)
+            self._waiters[bot_id] = waiter
+            may_get = any(key in fitting or key not in self._queues.by_key for key in self._hot)
+        if before is not None:
+            before.done.set()
+        if may_get:
+            self._wake.set()
+        if may_get or timeout_s > 0:
+            done.wait(timeout_s or ROUND_S)
+        self._leave(waiter)
+        return waiter.offer
+
+    def waiting_count(self) -> int:
+        """How many calls are held now."""
+        return len(self._waiters)
+
+    def release_held(self) -> None:
+        """Answer every held call now; the bots come back at once. For news they must hear."""
+        with self._lock:
+            waiters = list(self._waiters.values())
+        for waiter in waiters:
+            waiter.done.set()
+
+    def close(self) -> None:
+        """Answer every held call now, and hold none any more: the process is stopping."""
+        self._closed = True
+        self._unsubscribe()
+        self.release_held()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Serve until closed; the store being away for a while ends nothing."""
+        while not self._closed:
+            try:
+                self._recheck()
+                while self._serve():
+                    pass
+            except Outage as error:
+                log.warning("no offers now: %s", error)
+                self._recheck_at = 0.0
+                self._concurrency.sleep(RETRY_S)
+            else:
+                self._wake.wait(max(0.0, self._recheck_at - self._clock.monotonic()))
+            self._wake.clear()
+
+    def _leave(self, waiter: Waiter) -> None:
+        with self._lock:
+            if self._waiters.get(waiter.bot_id) is waiter:
+                del self._waiters[waiter.bot_id]
+
+    def _hear(self, topic: str) -> None:
+        """A commit somewhere queued something; runs on any thread."""
+        kind, _, key = topic.partition("!")
+        if kind == "pend":
+            with self._lock:
+                self._hot.add(key)
+        elif topic == "*":
+            self._recheck_at = 0.0
+        else:
+            return
+        self._wake.set()
+
+    def _recheck(self) -> None:
+        """Look into the queues of all waiters, in case a hint was lost."""
+        now = self._clock.monotonic()
+        if now < self._recheck_at:
+            return
+        self._recheck_at = now + RECHECK_S
+        self._tell_waiters(self._queues.load())
+        with self._lock:
+            wanted = frozenset().union(*(w.queue_keys for w in self._waiters.values()))
+        for key in wanted - self._hot:
+            if self._store.scan_keys(codec.PEND, *codec.queue_range(key), limit=1):
+                with self._lock:
+                    self._hot.add(key)
+
+    def _tell_waiters(self, new: set[Key]) -> None:
+        """Queues unknown until now may suit bots that wait already."""
+        for key in new:
+            wanted = self._queues.by_key[key].constraints
+            for waiter in list(self._waiters.values()):
+                if fits(waiter.dimensions, wanted):
+                    waiter.queue_keys |= {key}
+
+    def _serve(self) -> bool:
+        """One round; True when another one may give more."""
+        if self._closed:
+            return False
+        with self._lock:
+            hot = set(self._hot)
+            waiters = list(self._waiters.values())
+        self._tell_waiters({key for key in hot if self._queues.learn(key)})
+        chosen = [w for w in waiters if not w.queue_keys.isdisjoint(hot)][:MAX_ROUND]
+        ranges = sorted(key for key in hot if any(key in w.queue_keys for w in chosen))
+        if not ranges:
+            return False
+        with self._lock:
+            self._hot.difference_update(ranges)
+        waiting = [Waiting(w.bot_id, w.lease_session_id, w.queue_keys) for w in chosen]
+        try:
+            offered = offer_leases(self._store, ranges, waiting, self._clock.now_ms())
+        except Outage:
+            with self._lock:
+                self._hot.update(ranges)
+            raise
+        with self._lock:
+            self._hot |= offered.more
+        self._deliver(chosen, offered)
+        return bool(offered.more)
+
+    def _deliver(self, chosen: list[Waiter], offered: Offered) -> None:
+        for waiter in chosen:
+            offer = offered.offers.get(waiter.bot_id)
+            is_over = waiter.bot_id in offered.stale or not waiter.is_patient
+            if offer is None and not is_over:
+                continue
+            waiter.offer = offer
+            self._leave(waiter)
+            waiter.done.set()

@@ -1,0 +1,244 @@
+"""What time does by itself: one process at a time looks for what is due and does it.
+
+Each item is one transaction that checks again, so a sweeper that was paused for an hour
+and goes on does no harm. One item that fails does not stop the others.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from botapi.clock import Clock, Rng
+from botapi.concurrency import Concurrency
+from botapi.domain.bot import Bot, LiveBot
+from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
+from botapi.domain.names import new_request_id, parse_task_id, task_id
+from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
+from botapi.settings import Settings
+from botapi.store import codec
+from botapi.store.protocol import Doc, Key, Store, StoreError, join_key, prefix_range, split_key
+from botapi.transactions.bot_missing import bot_missing, run_missing
+from botapi.transactions.delete_task import delete_output, delete_task, forget_due
+from botapi.transactions.expire_slice import expire_slice
+from botapi.transactions.hold_duty import hold_duty, leave_duty
+from botapi.transactions.offer_lease import return_offer
+from botapi.transactions.repair_pending import repair_pending
+from botapi.transactions.update_bot import Stamp
+
+DUTY = "sweeper"
+DUTY_MS = 30_000
+PAGE = 500
+SLOW_EVERY_S = 60.0
+DAY_MS = 86_400_000
+DELETE_PIECES = 100
+_END = "\U0010ffff"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Sweeps:
+    """The sweeper of one process.
+
+    `watch` looks at files on disk, in the process that sweeps; `look` at what changed, in
+    every process. Both are called every round.
+    """
+
+    store: Store
+    concurrency: Concurrency
+    clock: Clock
+    rng: Rng
+    settings: Settings
+    last_seen: LastSeen
+    watch: Callable[[int], None]
+    look: Callable[[], None]
+    ready_ms: int
+    holder: str
+    closed: bool = False
+    next_slow: float = 0.0
+
+    def run(self) -> None:
+        """Sweep until closed."""
+        next_flush = self.clock.monotonic() + FLUSH_EVERY_S
+        while not self.closed:
+            self.concurrency.sleep(min(self.settings.sweep_s, 1.0))
+            if self.closed:
+                return
+            now = self.clock.monotonic()
+            if now >= next_flush:
+                next_flush = now + FLUSH_EVERY_S
+                self._guard("flush", self.last_seen.flush)
+            self._guard("sweep", self.round)
+            self._guard("look", self.look)
+
+    def close(self) -> None:
+        """Stop, store what is only in memory, and leave the duty to others."""
+        self.closed = True
+        self._guard("flush", lambda: self.last_seen.flush(everything=True))
+        self._guard("leave", lambda: leave_duty(self.store, DUTY, self.holder))
+
+    def round(self) -> dict[str, int]:
+        """One round: how many items each sweep changed; empty when another process sweeps."""
+        now_ms = self.clock.now_ms()
+        if hold_duty(self.store, DUTY, self.holder, now_ms=now_ms, for_ms=DUTY_MS) is None:
+            return {}
+        self.watch(now_ms)
+        done = {
+            "slices": self._expire_slices(now_ms),
+            "offers": self._return_offers(now_ms),
+            "bots": self._silent_bots(now_ms),
+        }
+        if self.clock.monotonic() >= self.next_slow:
+            self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
+            done["repairs"] = self._repair()
+            done["expired"] = self._delete_expired(now_ms)
+            done["tasks"] = self._delete_old_tasks(now_ms)
+        return done
+
+    def _guard(self, what: str, act: Callable[[], object]) -> bool:
+        """Run one item; an error is logged and the next one goes on."""
+        try:
+            return bool(act())
+        except StoreError as error:
+            log.warning("%s: %s", what, error)
+        except Exception:
+            log.exception("%s failed", what)
+        return False
+
+    def _scan(self, kind: str, lo: Key, hi: Key) -> Iterator[Doc]:
+        while True:
+            docs = self.store.scan(kind, lo, hi, limit=PAGE)
+            yield from docs
+            if len(docs) < PAGE:
+                return
+            lo = docs[-1].key + "\0"
+
+    def _expire_slices(self, now_ms: int) -> int:
+        done = 0
+        for bucket in range(codec.DUE_BUCKETS):
+            lo, _ = prefix_range(f"{bucket:02x}")
+            hi = join_key(f"{bucket:02x}", codec.oldest_first(now_ms + 1))
+            for doc in self._scan(codec.DUE, lo, hi):
+                done += self._guard("expire slice", partial(self._expire, doc, now_ms))
+        return done
+
+    def _expire(self, due: Doc, now_ms: int) -> bool:
+        of = split_key(due.key)[3]
+        if expire_slice(self.store, of, due.body["slice_index"], now_ms) is None:
+            forget_due(self.store, due.key)
+            return False
+        return True
+
+    def _return_offers(self, now_ms: int) -> int:
+        limit_ms = int(self.settings.offer_timeout_s * 1000)
+        done = 0
+        for doc in self._scan(codec.OFFER, "", _END):
+            offer = codec.read_offer(doc)
+            if now_ms - offer.offered_ms > limit_ms:
+                done += self._guard(
+                    "return offer",
+                    partial(
+                        return_offer,
+                        self.store,
+                        offer,
+                        now_ms,
+                        f"not claimed within {limit_ms // 1000} s",
+                    ),
+                )
+        return done
+
+    def _silent_bots(self, now_ms: int) -> int:
+        done = 0
+        for shard in range(codec.LIVE_SHARDS):
+            for doc in self._scan(codec.LIVE, *prefix_range(f"{shard:x}")):
+                live = self.last_seen.newest(codec.read_live(doc))
+                if silent_s(now_ms, live.seen_ms, self.ready_ms) > self._limit_s(None):
+                    done += self._guard("silent bot", partial(self._bury, live, now_ms))
+                elif live.run_seen_ms:
+                    done += self._guard("silent run", partial(self._lost, live, now_ms))
+        return done
+
+    def _limit_s(self, grace_s: float | None) -> float:
+        return silence_limit_s(
+            self.settings.bot_death_s,
+            self.settings.contact_s,
+            DEFAULT_GRACE_S if grace_s is None else grace_s,
+            self.settings.seen_flush_s,
+        )
+
+    def _bury(self, live: LiveBot, now_ms: int) -> bool:
+        (doc,) = self.store.get(codec.BOT, join_key(live.bot_id))
+        if doc is None:
+            return False
+        bot = codec.read_bot(doc)
+        if bot.dead:
+            return False
+        if bot.task_id:
+            silent = silent_s(now_ms, live.seen_ms, self.ready_ms)
+            if silent <= self._limit_s(self._grace_s(bot)):
+                return False
+        return bot_missing(self.store, live, self._stamp(now_ms))
+
+    def _grace_s(self, bot: Bot) -> float:
+        key = codec.task_key(parse_task_id(bot.task_id))
+        req, task = (*self.store.get(codec.REQ, key), *self.store.get(codec.TASK, key))
+        if req is None or task is None:
+            return DEFAULT_GRACE_S
+        index = codec.read_task(task).slice_index
+        return float(codec.read_request(req).slices[index].grace_period_s)
+
+    def _lost(self, live: LiveBot, now_ms: int) -> bool:
+        """A bot that calls, but not about its run, for longer than the task tolerates."""
+        (doc,) = self.store.get(codec.BOT, join_key(live.bot_id))
+        bot = codec.read_bot(doc) if doc is not None else None
+        if bot is None or not bot.task_id:
+            return False
+        (req,) = self.store.get(codec.REQ, codec.task_key(parse_task_id(bot.task_id)))
+        if req is None:
+            return False
+        limit_s = codec.read_request(req).bot_ping_tolerance_s + self.settings.seen_flush_s
+        if silent_s(now_ms, live.run_seen_ms, self.ready_ms) <= limit_s:
+            return False
+        finished = run_missing(self.store, live, bot.task_id, self._stamp(now_ms))
+        return finished is not None and finished.changed
+
+    def _repair(self) -> int:
+        done, after = 0, None
+        while True:
+            page = self.store.find(codec.TASK, [frozenset({"st:PENDING"})], after=after, limit=PAGE)
+            tasks = [codec.read_task(doc) for doc in page.docs]
+            entries = self.store.get(codec.PEND, *(task.pend_key for task in tasks))
+            for task, entry in zip(tasks, entries, strict=True):
+                if entry is None and repair_pending(self.store, task.task_id):
+                    log.error("task %s was pending and in no queue: repaired", task.task_id)
+                    done += 1
+            if page.after is None:
+                return done
+            after = page.after
+
+    def _delete_expired(self, now_ms: int) -> int:
+        return sum(
+            self.store.sweep_expired(kind, now_ms, PAGE) for kind in (codec.EVENT, codec.DEDUP)
+        )
+
+    def _delete_old_tasks(self, now_ms: int) -> int:
+        oldest_kept_ms = now_ms - self.settings.task_retention_days * DAY_MS
+        lo = codec.task_key(task_id(new_request_id(oldest_kept_ms, 0)))
+        done = 0
+        for doc in self.store.scan(codec.TASK, lo, _END, limit=PAGE, reverse=True):
+            task = codec.read_task(doc)
+            if task.is_final:
+                done += self._guard("delete task", partial(self._delete, doc.key, task.task_id))
+        return done
+
+    def _delete(self, key: Key, of: str) -> bool:
+        while True:
+            pieces = self.store.scan_keys(codec.OUT, *codec.output_range(of), limit=DELETE_PIECES)
+            delete_output(self.store, pieces)
+            if len(pieces) < DELETE_PIECES:
+                return delete_task(self.store, key)
+
+    def _stamp(self, now_ms: int) -> Stamp:
+        keep_ms = self.settings.event_retention_days * DAY_MS
+        return Stamp(now_ms, f"{self.rng.randbits(96):024x}", keep_ms)

@@ -1,0 +1,269 @@
+"""`skep init` and `skep serve`: a data folder, and the processes that serve it.
+
+gunicorn with gevent workers. The store is opened in each worker, after the fork. A worker
+that is told to stop answers every held call at once and ends when the last answer is out.
+"""
+
+import ipaddress
+import os
+import resource
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import click
+import gevent
+import gevent.event
+import gunicorn.app.base
+import gunicorn.sock
+from flask import Flask
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.workers.ggevent import GeventWorker
+
+from botapi import app as composition
+from botapi import logs, settings
+from botapi.auth.access import KIND as API_KEYS
+from botapi.auth.access import Role, new_api_key
+from botapi.cfg import first_bots_cfg
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import Greenlets, Threads
+from botapi.settings import Settings, SettingsError
+from botapi.store.protocol import Store, StoreError
+from botapi.transactions.create_api_key import create_api_key
+
+URL_FILE = "server.url"
+KEEPALIVE_S = 75
+GRACEFUL_S = 25
+MAX_CONNECTIONS = 20_000
+USAGE = 2
+FAILED = 3
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, text in (
+        ("--data-dir", "database, output, keys (SKEP_DATA_DIR)"),
+        ("--config-dir", "the folder of bots.cfg and scripts/ (SKEP_CONFIG_DIR)"),
+    ):
+        command = click.option(name, metavar="DIR", help=text)(command)
+    return command
+
+
+def _load(options: dict[str, Any]) -> Settings:
+    """Settings from options and environment; a bad one ends the command with one line."""
+    given = {name: str(value) for name, value in options.items() if value not in {None, False}}
+    try:
+        return settings.load(os.environ, given)
+    except SettingsError as error:
+        _fail(str(error), USAGE)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+@click.command()
+@_options
+@click.option("--new-admin-key", is_flag=True, help="make another API key, if the first is lost")
+def init(*, new_admin_key: bool, **options: str | None) -> None:
+    """Make a data folder with a first bots.cfg and an admin API key, shown once."""
+    chosen = _load(dict(options))
+    key = prepare(chosen, new_admin_key=new_admin_key)
+    click.echo(f"data folder: {chosen.data_dir.resolve()}")
+    click.echo(f"bots.cfg: {(chosen.config_dir / 'bots.cfg').resolve()}")
+    _show_key(key)
+
+
+def _show_key(key: str) -> None:
+    if key:
+        click.echo(f"admin API key: {key}")
+        click.echo("It is shown this once. Keep it: export SKEP_TOKEN=<the key>", err=True)
+    else:
+        click.echo("there is an API key already; --new-admin-key makes another", err=True)
+
+
+def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
+    """Make what is missing; the clear text of a new admin key, or empty."""
+    clock, rng = SystemClock(), SystemRng()
+    try:
+        (chosen.config_dir / "scripts").mkdir(parents=True, exist_ok=True)
+        bots_cfg = chosen.config_dir / "bots.cfg"
+        if not bots_cfg.exists():
+            bots_cfg.write_text(first_bots_cfg.TEXT, encoding="utf-8")
+        store = composition.open_store(chosen, Threads(), clock, rng)
+    except (OSError, StoreError) as error:
+        _fail(str(error), FAILED)
+    try:
+        if store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1) and not new_admin_key:
+            return ""
+        return _admin_key(store, clock.now_ms(), rng)
+    finally:
+        store.close()
+
+
+def _admin_key(store: Store, now_ms: int, rng: SystemRng) -> str:
+    text, key = new_api_key("admin", Role.ADMIN, rng, now_ms=now_ms)
+    create_api_key(store, key)
+    return text
+
+
+@click.command()
+@_options
+@click.option("--host", help="address to listen on (SKEP_HOST, default 127.0.0.1)")
+@click.option("--port", help="port to listen on, 0 for any free one (SKEP_PORT, default 8080)")
+@click.option("--workers", help="server processes (SKEP_WORKERS, default 1)")
+@click.option("--public-url", help="base URL that bots and people use (SKEP_PUBLIC_URL)")
+@click.option("--tls-cert", metavar="PEM", help="certificate chain: serve HTTPS (SKEP_TLS_CERT)")
+@click.option("--tls-key", metavar="PEM", help="key of the certificate (SKEP_TLS_KEY)")
+@click.option("--behind-proxy", metavar="CIDR", help="trusted proxies (SKEP_BEHIND_PROXY)")
+@click.option("--bot-archive", metavar="PATH", help="bot sources (SKEP_BOT_ARCHIVE)")
+@click.option("--anonymous-read", is_flag=True, help="anybody may read (SKEP_ANONYMOUS_READ)")
+def serve(**options: Any) -> None:
+    """Run the server until it is told to stop.
+
+    Without --tls-cert or --behind-proxy it listens on loopback only.
+    """
+    chosen = _load(options)
+    refusal = exposure_problem(chosen)
+    if refusal:
+        _fail(refusal, USAGE)
+    logs.configure(chosen.log_format, chosen.log_level)
+    key = prepare(chosen)
+    if key:
+        _show_key(key)
+    _raise_file_limit()
+    Server(chosen).run()
+
+
+def exposure_problem(chosen: Settings) -> str:
+    """Why this address must not be listened on without TLS; empty when it may."""
+    try:
+        is_local = ipaddress.ip_address(chosen.host).is_loopback
+    except ValueError:
+        is_local = chosen.host == "localhost"
+    if is_local or chosen.tls_cert or chosen.behind_proxy:
+        return ""
+    return (
+        f"--host {chosen.host} would be open without TLS: give --tls-cert and --tls-key, "
+        "or --behind-proxy CIDR when a proxy in front does TLS"
+    )
+
+
+def _raise_file_limit() -> None:
+    """A held call is an open file: take all that the system allows."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn, configured by our settings."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self.chosen = chosen
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Everything gunicorn is told."""
+        for name, value in {
+            "bind": [f"{self.chosen.host}:{self.chosen.port}"],
+            "workers": self.chosen.workers,
+            "worker_class": Worker,
+            "worker_connections": MAX_CONNECTIONS,
+            "keepalive": KEEPALIVE_S,
+            "graceful_timeout": GRACEFUL_S,
+            "timeout": 60,
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "accesslog": None,
+            "loglevel": "warning",
+            "logger_class": "gunicorn.glogging.Logger",
+            "certfile": str(self.chosen.tls_cert) if self.chosen.tls_cert else None,
+            "keyfile": str(self.chosen.tls_key) if self.chosen.tls_key else None,
+            "when_ready": self._announce,
+        }.items():
+            self.cfg.set(name, value)
+
+    def _announce(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        url = self._url(arbiter.LISTENERS[0].sock.getsockname())
+        self.url = url
+        opening = (
+            ""
+            if self.chosen.tls_cert or self.chosen.behind_proxy
+            else " (loopback only; --tls-cert and --tls-key, or --behind-proxy, open it)"
+        )
+        click.echo(f"skep listens on {url}{opening}", err=True)
+
+    def _url(self, address: tuple[Any, ...]) -> str:
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        scheme = "https" if self.chosen.tls_cert else "http"
+        return f"{scheme}://{host}:{address[1]}"
+
+    def load(self) -> Flask:
+        """Build the application; runs in a worker, after the fork."""
+        clock, rng = SystemClock(), SystemRng()
+        concurrency = Greenlets()
+        store = composition.open_store(self.chosen, concurrency, clock, rng)
+        self.parts = composition.build(self.chosen, store, concurrency, clock, rng)
+        self.parts.start()
+        return composition.create_app(self.parts)
+
+    def ready(self) -> None:
+        """Tell the world where we are, in a file, once this worker can answer."""
+        target = self.chosen.data_dir / URL_FILE
+        part = target.with_suffix(f".{os.getpid()}")
+        part.write_text(self.url + "\n", encoding="utf-8")
+        part.replace(target)
+
+
+class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
+    """A gevent worker that ends in time: held calls are answered, idle connections dropped."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_flight = 0
+
+    def run(self) -> None:
+        """Serve until told to stop, then until the last answer is out."""
+        self._leaving = gevent.event.Event()
+        servers = [self._listen(sock) for sock in self.sockets]
+        self.app.ready()
+        while self.alive:
+            self.notify()
+            self._leaving.wait(1.0)
+        self.app.parts.release()
+        for server in servers:
+            server.close()
+        clock = SystemClock()
+        patience = clock.monotonic() + self.cfg.graceful_timeout
+        while self._in_flight and clock.monotonic() < patience:
+            self.notify()
+            gevent.sleep(0.02)
+        self.app.parts.close()
+
+    def _listen(self, sock: Any) -> StreamServer:  # noqa: ANN401 - gunicorn's socket
+        sock.setblocking(1)
+        tls = {"ssl_context": gunicorn.sock.ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        server = StreamServer(
+            sock, handle=partial(self.handle, sock), spawn=Pool(MAX_CONNECTIONS), **tls
+        )
+        if self.cfg.workers > 1:
+            server.max_accept = 1
+        server.start()
+        return server
+
+    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401 - signal's signature
+        """TERM: leave at once instead of at the next look."""
+        super().handle_exit(sig, frame)
+        leaving = getattr(self, "_leaving", None)
+        if leaving is not None:
+            leaving.set()
+
+    def handle_request(self, *args: Any) -> Any:  # noqa: ANN401 - gunicorn's signature
+        """Count what is being answered."""
+        self._in_flight += 1
+        try:
+            return super().handle_request(*args)
+        finally:
+            self._in_flight -= 1

@@ -1,0 +1,65 @@
+"""What most tests stand on: a server without a network, a clock that is turned by hand."""
+
+import os
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from botapi import app as composition
+from botapi.concurrency import Threads
+from botapi.settings import Settings
+from botapi.transactions.push_config import push_config
+from tests.factories import bots_cfg
+from tests.fakes.clock import FakeClock, FakeRng
+from tests.fakes.sim_bot import SimBot, flask_post
+
+hypothesis_settings.register_profile("skep", deadline=None, print_blob=True)
+hypothesis_settings.load_profile("skep")
+os.environ.setdefault("NO_COLOR", "1")
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def rng():
+    return FakeRng()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(data_dir=tmp_path / "data", hold_min_s=5.0, hold_max_s=5.0)
+
+
+@pytest.fixture
+def store(clock, rng):
+    store = composition.memory_store(Threads(), clock, rng)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def parts(settings, store, clock, rng):
+    """A server whose bots.cfg lets every bot in, from loopback, into the pool `default`."""
+    parts = composition.build(settings, store, Threads(), clock, rng)
+    push_config(store, bots_cfg(), parent="", author="test", now_ms=clock.now_ms())
+    parts.concurrency.spawn(parts.offers.run)
+    yield parts
+    parts.release()
+
+
+@pytest.fixture
+def client(parts):
+    return composition.create_app(parts).test_client()
+
+
+@pytest.fixture
+def make_bot(client):
+    """Simulated bots of this server."""
+
+    def make(bot_id="vm1", **more):
+        return SimBot(flask_post(client), bot_id, **more)
+
+    return make
