@@ -116,10 +116,18 @@ def _cancel(call: Invocation, task_ids: tuple[str, ...], reason: str, *, kill: b
         )
         answers.append(answer)
     output.show_list(call.form, CANCELED, answers, {"items": answers})
-    refused = [answer for answer in answers if not answer["canceled"]]
+    refused = [answer for answer in answers if not _is_canceled(answer)]
     if refused:
         raise _not_canceled(refused)
     return Exit.DONE
+
+
+def _is_canceled(answer: Json) -> bool:
+    """Did it work, now or before? A repeat of a call whose answer was lost is no conflict."""
+    task = answer["task"]
+    return (
+        answer["canceled"] or task["state"] in {"CANCELED", "KILLED"} or bool(task.get("killing"))
+    )
 
 
 def _not_canceled(refused: list[Json]) -> Conflict:

@@ -102,10 +102,19 @@ def output_pieces(
             hold_s,
         )
         offset = int(answer.headers.get("X-Skep-Next-Offset", offset + len(answer.body)))
+        state = answer.headers.get("X-Skep-Task-State", "")
         if answer.body:
             yield answer.body
-        elif answer.headers.get("X-Skep-Final") == "1" or patience is None:
+        if answer.headers.get("X-Skep-Final") == "1":
             return
-        else:
-            idle(answer.headers.get("X-Skep-Task-State", ""))
+        if patience is None:
+            if not answer.body or (_is_short(answer.body) and not is_final({"state": state})):
+                return
+        elif not answer.body:
+            idle(state)
             patience.was_vain()
+
+
+def _is_short(piece: bytes) -> bool:
+    """Was that all there was? Of a running task more may follow at any time."""
+    return len(piece) < OUTPUT_PIECE_BYTES

@@ -15,9 +15,13 @@ DIGEST_MODULUS = 2**256
 TOP_IMPORTS = 10
 
 
-def shard_command(index: int, count: int) -> list[str]:
-    """The command of one shard: nothing of it must lie on the machine but Python."""
-    return [sys.executable, "-c", SHARD_SOURCE, str(index), str(count)]
+def shard_command(index: int, count: int, library: Path | None = None) -> list[str]:
+    """The command of one shard: nothing of it must lie on the machine but Python.
+
+    `library` is another folder to count instead of the standard library.
+    """
+    more = [] if library is None else [str(library.resolve())]
+    return [sys.executable, "-c", SHARD_SOURCE, str(index), str(count), *more]
 
 
 def parse_shard(output: bytes) -> Census:
@@ -35,9 +39,9 @@ def add_up(shards: Iterable[Census]) -> Census:
     return {name: _sorted(value) for name, value in total.items()}
 
 
-def serial_pass() -> Census:
+def serial_pass(library: Path | None = None) -> Census:
     """The whole census by one child process."""
-    done = subprocess.run(shard_command(0, 1), stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(shard_command(0, 1, library), stdout=subprocess.PIPE, check=True)
     return parse_shard(done.stdout)
 
 

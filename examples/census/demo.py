@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bots", type=int, default=4, help="how many bots (default 4)")
     parser.add_argument("--shards", type=int, default=32, help="how many tasks (default 32)")
     parser.add_argument("--port", type=int, default=0, help="the server's port (default: any)")
+    parser.add_argument("--library", type=Path, help="folder to count instead of the library")
     parser.add_argument("--dir", type=Path, help="a new folder for everything; it is kept")
     return parser
 
@@ -82,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 def _demonstrate(fleet: Fleet, asked: argparse.Namespace) -> int:
     fleet.start_server(asked.port)
     fleet.start_bots(asked.bots)
-    outcome = _count_with(fleet, asked.shards)
+    outcome = _count_with(fleet, asked.shards, asked.library)
     fleet.check()
     _tell("the serial pass, in one process")
     began = time.monotonic()
-    serial = census.serial_pass()
+    serial = census.serial_pass(asked.library)
     serial_s = time.monotonic() - began
     wrong = census.differences(outcome.census, serial)
     if wrong:
@@ -96,12 +97,13 @@ def _demonstrate(fleet: Fleet, asked: argparse.Namespace) -> int:
     return 0
 
 
-def _count_with(fleet: Fleet, shards: int) -> Outcome:
+def _count_with(fleet: Fleet, shards: int, library: Path | None) -> Outcome:
     """One task a shard; submitted, waited for and read with the client commands' own code."""
     _tell(f"submitting {shards} tasks")
     began = time.monotonic()
     with Client(settings.load(fleet.environ)) as client:
-        ids = [_submit(client, index, shards)["task_id"] for index in range(shards)]
+        commands = [census.shard_command(index, shards, library) for index in range(shards)]
+        ids = [_submit(client, i, command)["task_id"] for i, command in enumerate(commands)]
     outputs = fleet.folder / "outputs"
     collected = fleet.skep(
         *("collect", "--format", "json", "--timeout", COLLECT_LIMIT),
@@ -117,10 +119,10 @@ def _count_with(fleet: Fleet, shards: int) -> Outcome:
     return Outcome(census.add_up(found), tasks, fleet_s)
 
 
-def _submit(client: Client, index: int, count: int) -> Json:
+def _submit(client: Client, index: int, command: list[str]) -> Json:
     body = {
-        "name": f"census {index + 1} of {count}",
-        "command": census.shard_command(index, count),
+        "name": f"census shard {index}",
+        "command": command,
         "tags": ["demo:census", f"shard:{index}"],
     }
     return client.create("submit", "/tasks", body)
@@ -128,7 +130,7 @@ def _submit(client: Client, index: int, count: int) -> Json:
 
 def _report(outcome: Outcome, serial_s: float, url: str) -> None:
     total = outcome.census
-    print("\nThe standard library of this Python:")
+    print("\nThe census:")
     for name in ("modules", "lines", "bytes", "functions", "classes", "nodes", "skipped"):
         print(f"  {name:<10} {total[name]:>12,}")
     print("  imported most: " + ", ".join(f"{n} {c}" for n, c in census.top_imports(total)))

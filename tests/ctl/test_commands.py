@@ -137,8 +137,9 @@ def test_collect_out_of_time_prints_what_is_known_and_the_ids(script, skep):
 
 def test_collect_writes_outputs_to_a_folder(script, skep, tmp_path):
     script.reply(200, {"items": [make_task("a0")]})
-    script.reply(200, b"out", X_Skep_Next_Offset="3", X_Skep_Final="1")
-    script.reply(200, b"", X_Skep_Next_Offset="3", X_Skep_Final="1")
+    final = {"X_Skep_Task_State": "COMPLETED"}
+    script.reply(200, b"ou", X_Skep_Next_Offset="2", X_Skep_Final="0", **final)
+    script.reply(200, b"t", X_Skep_Next_Offset="3", X_Skep_Final="1", **final)
     assert skep("collect", "a0", "--output-dir", str(tmp_path / "o")).exit_code == 0
     assert (tmp_path / "o" / "a0.txt").read_bytes() == b"out"
 
@@ -204,10 +205,20 @@ def test_cancel_of_a_running_task_without_kill_is_a_conflict(script, skep):
     assert "hint: --kill-running" in done.stderr
 
 
+def test_cancel_twice_is_no_conflict(script, skep):
+    again = {"canceled": False, "was_running": False, "task": make_task("a0", "CANCELED")}
+    script.reply(200, again)
+    assert skep("cancel", "a0").exit_code == 0
+    done = {"canceled": False, "was_running": False, "task": make_task("a0", "COMPLETED")}
+    script.reply(200, done)
+    assert skep("cancel", "a0").exit_code == 9
+
+
 def test_task_log_prints_what_is_there(script, skep):
-    script.reply(200, b"abc", X_Skep_Next_Offset="3", X_Skep_Final="0")
-    script.reply(200, b"", X_Skep_Next_Offset="3", X_Skep_Final="0")
+    running = {"X_Skep_Task_State": "RUNNING", "X_Skep_Final": "0"}
+    script.reply(200, b"abc", X_Skep_Next_Offset="3", **running)
     assert skep("task", "log", "a0").stdout == "abc"
+    assert len(script.asked) == 1
 
 
 def test_bots_are_listed_and_counted(script, skep):
