@@ -7,6 +7,7 @@ through `native` (four reader threads) or through a thread made with `start_nati
 
 import _thread
 import logging
+import socket
 import threading
 from _queue import SimpleQueue  # the C type itself: gevent never replaces it
 from collections.abc import Callable
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _start_new_thread = gevent.monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
+_socket = gevent.monkey.get_original("socket", "socket")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
 
@@ -111,6 +113,12 @@ def native_lock() -> _thread.LockType:
     """A lock for native threads; hold it for microseconds only."""
     lock: _thread.LockType = _allocate_lock()
     return lock
+
+
+def native_datagram_socket() -> socket.socket:
+    """A Unix datagram socket for native threads: it blocks the thread, never the loop."""
+    made: socket.socket = _socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return made
 
 
 class Threads:

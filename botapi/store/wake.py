@@ -8,11 +8,10 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from botapi.concurrency import Concurrency, start_native
+from botapi.concurrency import Concurrency, native_datagram_socket, start_native
 from botapi.store.topics import ANY_TOPIC
 
 LARGEST_DATAGRAM = 32 * 1024
@@ -38,9 +37,9 @@ class WakeSockets:
         self._behind: set[str] = set()
         self._closing = False
         self._ended = concurrency.event()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = native_datagram_socket()
         self._socket.bind(self._path(self._name))
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender = native_datagram_socket()
         self._sender.settimeout(0)
         start_native(self._listen)
 
