@@ -77,8 +77,10 @@ class WriteBuffer:
         self._write(kind, key, None, must_be_new=False)
 
     def notify(self, topic: str) -> None:
-        """Remember the topic for after the commit."""
+        """Remember the topic for after the commit. Raises ValueError unless it is one line."""
         self.check_running()
+        if not topic or "\n" in topic:
+            raise ValueError(f"{topic!r} is not a topic: one line of text")
         self.topics[topic] = None
 
     def end(self) -> None:

@@ -145,7 +145,10 @@ class Txn(ReadTxn, Protocol):
         ...
 
     def notify(self, topic: str) -> None:
-        """Wake watchers of the topic after the commit. A hint: it may be lost or doubled."""
+        """Wake watchers of the topic, one line of text, after the commit.
+
+        A hint: it may be lost or doubled.
+        """
         ...
 
 

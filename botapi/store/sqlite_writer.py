@@ -198,6 +198,8 @@ class Writer:
         try:
             job.result = job.fn(txn)
         except sqlite3.Error as error:
+            if not self._con.in_transaction:
+                raise  # SQLite has rolled back: what earlier jobs wrote is gone too
             job.error = translated(error)
             return
         except BaseException as error:  # noqa: BLE001 - rises in the thread that waits for it

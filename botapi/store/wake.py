@@ -45,7 +45,7 @@ class WakeSockets:
 
     def send(self, topics: Iterable[str]) -> None:
         """Send to every other socket; a full one is told later that it missed something."""
-        message = "\n".join(topics).encode()
+        message = "\n".join(topics).encode(errors="replace")
         if len(message) > LARGEST_DATAGRAM:
             message = ANY_TOPIC.encode()
         for name in os.listdir(self._folder):

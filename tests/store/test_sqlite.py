@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import threading
 from contextlib import closing
-from pathlib import Path
 
 import gevent
 import pytest
@@ -17,10 +16,10 @@ from botapi.store import sqlite_files
 from botapi.store.protocol import (
     SCHEMA_NUMBER,
     Ambiguous,
+    Conflict,
     Doc,
     Outage,
     SchemaMismatch,
-    StoreError,
     StoreFull,
 )
 from botapi.store.sqlite import SqliteStore
@@ -143,40 +142,6 @@ def test_folder_with_awkward_name_works(tmp_path):
     assert (tmp_path / "a?b#c %20 ☃" / "skep.db").exists()
 
 
-MOUNTS = """\
-22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-30 22 0:40 / /srv rw - nfs4 server:/export rw
-31 30 0:41 / /srv/local rw - xfs /dev/vdb rw
-32 22 0:42 / /mnt/my\\040files rw - fuse.sshfs me@host: rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("folder", "file_system"),
-    [
-        ("/data", "ext4"),
-        ("/srv", "nfs4"),
-        ("/srv/a/b", "nfs4"),
-        ("/srv/local/a", "xfs"),
-        ("/srvother", "ext4"),
-        ("/mnt/my files/a", "fuse.sshfs"),
-    ],
-)
-def test_file_system_is_that_of_the_nearest_mount(folder, file_system):
-    assert sqlite_files.file_system_of(Path(folder), MOUNTS) == file_system
-
-
-@pytest.mark.parametrize("folder", ["/srv/a", "/mnt/my files"])
-def test_network_file_system_is_refused_in_one_line(folder):
-    with pytest.raises(StoreError, match="a network file system") as caught:
-        sqlite_files.refuse_network(Path(folder), MOUNTS)
-    assert "\n" not in str(caught.value)
-
-
-def test_local_file_system_is_accepted():
-    sqlite_files.refuse_network(Path("/srv/local"), MOUNTS)
-
-
 def test_writes_fail_alone_and_resume_when_database_may_not_grow(tmp_path):
     with closing(SqliteStore(tmp_path, Threads(), SystemClock(), max_bytes=256 * 1024)) as store:
         put(store, "thing", doc("small", n=1))
@@ -248,6 +213,34 @@ def test_writer_waits_for_its_turn_when_another_process_has_it(sqlite, tmp_path)
         with turn.mine(), pytest.raises(Ambiguous, match="not committed"):
             sqlite.transact(lambda txn: None, label="test", deadline_s=0.02)
         put(sqlite, "thing", doc("k"))
+
+
+def test_attempt_ends_in_conflict_when_a_program_holds_the_database(sqlite, tmp_path):
+    sqlite._writer._con.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(tmp_path / "data" / "skep.db", isolation_level=None)) as program:
+        program.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Conflict, match="another program"):
+            sqlite.attempt(lambda txn: None, timeout_s=LIMIT_S)
+        program.execute("ROLLBACK")
+    put(sqlite, "thing", doc("k"))
+
+
+def test_conflict_is_retried_until_the_program_lets_go(sqlite, tmp_path):
+    sqlite._writer._con.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(tmp_path / "data" / "skep.db", isolation_level=None)) as program:
+        program.execute("BEGIN IMMEDIATE")
+        tries = []
+        real = sqlite.attempt
+
+        def attempt(fn, *, timeout_s):
+            tries.append(timeout_s)
+            if len(tries) == 3:
+                program.execute("ROLLBACK")
+            return real(fn, timeout_s=timeout_s)
+
+        sqlite.attempt = attempt
+        put(sqlite, "thing", doc("k"))
+    assert len(tries) == 3
 
 
 def test_put_writes_only_the_tags_that_changed(sqlite):

@@ -100,6 +100,11 @@ class Wakeups:
         end()
         end_last()
 
+    @pytest.mark.parametrize("topic", ["", "two\nlines"])
+    def test_topic_is_refused_when_it_is_not_one_line(self, store, topic):
+        with pytest.raises(ValueError, match="topic"):
+            notify(store, topic)
+
     def test_watch_returns_the_topic_when_it_is_notified(self, store):
         assert watch_while_notifying(store, ["a", "b"], "b") == {"b"}
 
