@@ -98,7 +98,7 @@ def test_mac_of_the_vector_is_the_one_of_the_specification():
     assert tag(SECRET, b"swarming.Session", envelope.hmac_tagged.session).hex() == expected
 
 
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 @given(session=SESSIONS)
 def test_decode_is_the_inverse_of_encode(session):
     assert decode(encode(session, SECRET), SECRET) == session

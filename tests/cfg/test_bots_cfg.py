@@ -391,7 +391,7 @@ def test_file_that_is_too_large_is_refused(monkeypatch):
     assert line.startswith("bots.cfg:1:1: too large with its scripts: ")
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(text=st.text("bot_groupid:{}<>[]\"'#,\n 01.", max_size=60) | st.text(max_size=30))
 def test_parse_raises_nothing_but_bad_config(text):
     with pytest.raises(BadConfig) as caught:

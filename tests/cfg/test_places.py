@@ -111,14 +111,14 @@ def files(draw):
     return writer
 
 
-@settings(max_examples=15)
+@settings(deadline=None, max_examples=15)
 @given(writer=files())
 def test_places_are_where_the_fields_were_written(writer):
     text_format.Parse(writer.text, bots_pb2.BotsCfg())  # the writer writes what parses
     assert dict(places(writer.text)) == writer.found
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(text=st.text("ab{}<>[]:,;#\"'\\\n 1-", max_size=40))
 def test_places_end_with_some_answer_when_the_text_is_garbled(text):
     assert places(text)[()] == Place(1, 1)

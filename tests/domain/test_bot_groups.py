@@ -46,7 +46,7 @@ def naive_group_of(groups, bot_id):
     return next((g for g in groups if not g.bot_ids and not g.prefixes), UNASSIGNED)
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(groups=st.lists(GROUPS, max_size=4), bot_id=IDS)
 def test_group_of_equals_the_naive_reference(groups, bot_id):
     assert BotsConfig.of(["pool"], groups).group_of(bot_id) is naive_group_of(groups, bot_id)
@@ -175,14 +175,14 @@ def expressions(draw):
     return expression, [f"{head}{number}{tail}" for number in numbers]
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(case=expressions())
 def test_expand_bot_ids_equals_naive_enumeration(case):
     expression, ids = case
     assert list(expand_bot_ids(expression)) == ids
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(expression=st.text("{}.,0129a", max_size=12))
 def test_expand_bot_ids_raises_nothing_but_value_error(expression):
     with suppress(ValueError):

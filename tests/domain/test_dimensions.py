@@ -62,7 +62,7 @@ def test_validate_says_everything_ordered_by_key():
     ]
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(dims=st.dictionaries(st.text(max_size=6), st.lists(st.text(max_size=6), max_size=3)))
 def test_validate_says_single_printable_lines_of_anything(dims):
     assert all(line.isprintable() for line in validate(dims))
@@ -80,13 +80,13 @@ def test_flatten_sorts_pairs_and_drops_repeats():
     assert flatten({"os": ["b", "a", "b"], "id": ["x:y"]}) == ("id:x:y", "os:a", "os:b")
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(dims=DIMS)
 def test_unflatten_is_the_inverse_of_flatten(dims):
     assert unflatten(flatten(dims)) == {key: sorted(values) for key, values in dims.items()}
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(reported=DIMS, group=DIMS, trusted=st.sets(KEYS))
 def test_overlay_never_lets_a_bot_decide_a_key_that_is_not_its_own(reported, group, trusted):
     dims = overlay(reported, group, trusted)
@@ -100,7 +100,7 @@ def test_overlay_never_lets_a_bot_decide_a_key_that_is_not_its_own(reported, gro
             assert dims[key] == reported[key]
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(reported=DIMS, more=DIMS, group=DIMS, trusted=st.sets(KEYS))
 def test_overlay_gives_the_same_trusted_values_whatever_a_bot_reports(
     reported, more, group, trusted
@@ -110,7 +110,7 @@ def test_overlay_gives_the_same_trusted_values_whatever_a_bot_reports(
     assert {k: one.get(k) for k in barred} == {k: other.get(k) for k in barred}
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(reported=DIMS, group=DIMS, trusted=st.sets(KEYS))
 def test_dropped_keys_are_those_that_overlay_drops(reported, group, trusted):
     gone = {*reported} - {*overlay(reported, group, trusted)}

@@ -1,0 +1,221 @@
+"""The file on disk: taken up when good, kept out when bad, cheap while unchanged."""
+
+import os
+from functools import partial
+
+import pytest
+
+from botapi.cfg import first_bots_cfg
+from botapi.cfg.bots_cfg import Source
+from botapi.cfg.provider import Provider, Rejected
+from botapi.cfg.watcher import Change, Watcher
+from botapi.concurrency import Threads
+from botapi.store.memory import MemoryStore
+from botapi.store.protocol import Outage
+from botapi.transactions.push_config import Pushed, push_config, reject_config
+from tests.auth.fixed import FixedClock
+
+NOW = 1_772_604_367_000
+GOOD = first_bots_cfg.TEXT
+OTHER = GOOD.replace("pool:default", "pool:other")
+HOOKED = GOOD.replace("  dimensions:", '  bot_config_script: "s.py"\n  dimensions:', 1)
+
+
+@pytest.fixture
+def clock():
+    return FixedClock()
+
+
+@pytest.fixture
+def store(clock):
+    return MemoryStore(Threads(), clock)
+
+
+@pytest.fixture
+def provider(store, clock):
+    return Provider(store, clock)
+
+
+@pytest.fixture
+def watcher(tmp_path, store, provider):
+    return Watcher(tmp_path, provider, partial(push, store), partial(reject_config, store))
+
+
+def push(store, source, *, parent, now_ms):
+    pushed = push_config(store, source, parent=parent, author="file", now_ms=now_ms)
+    return isinstance(pushed, Pushed)
+
+
+def write(path, text):
+    """As an editor does: a new file takes the old one's place."""
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def digest(text, **scripts):
+    return Source(text, {f"{name}.py": body for name, body in scripts.items()}).digest()
+
+
+def test_check_puts_a_file_in_force(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW) == Change("", digest(GOOD))
+    assert provider.latest().text == GOOD
+    assert watcher.check(NOW + 1) is None
+
+
+def test_check_takes_up_a_changed_file(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    write(tmp_path / "bots.cfg", OTHER)
+    assert watcher.check(NOW + 1) == Change(digest(GOOD), digest(OTHER))
+    assert provider.latest().rev == 2
+
+
+def test_check_takes_up_a_changed_script(tmp_path, watcher, provider):
+    write(tmp_path / "scripts" / "s.py", "# 1")
+    write(tmp_path / "bots.cfg", HOOKED)
+    watcher.check(NOW)
+    assert provider.latest().config.group_of("b").script == b"# 1"
+    write(tmp_path / "scripts" / "s.py", "# 2")
+    assert watcher.check(NOW + 1) == Change(digest(HOOKED, s=b"# 1"), digest(HOOKED, s=b"# 2"))
+    assert provider.latest().config.group_of("b").script == b"# 2"
+
+
+def test_check_reads_nothing_while_nothing_changes(tmp_path, watcher, monkeypatch):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    monkeypatch.setattr(type(tmp_path), "read_bytes", None)
+    assert watcher.check(NOW + 1) is None
+
+
+def test_check_says_nothing_when_the_same_content_is_saved_again(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW + 1) is None
+    assert provider.latest().rev == 1
+
+
+def test_check_says_nothing_when_another_process_was_first(tmp_path, watcher, store, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    push(store, Source(GOOD, {}), parent="", now_ms=NOW)
+    assert watcher.check(NOW + 1) is None
+
+
+def test_check_keeps_a_bad_file_out_and_the_last_good_one_in(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    write(tmp_path / "bots.cfg", "bot_group {\n")
+    rejected = watcher.check(NOW + 1)
+    assert isinstance(rejected, Rejected)
+    assert rejected.mistakes == ('bots.cfg:1:11: Expected "}".',)
+    assert provider.rejected() == rejected
+    assert provider.latest().text == GOOD
+    assert watcher.check(NOW + 2) is None
+
+
+def test_check_forgets_the_bad_file_when_it_is_mended(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    write(tmp_path / "bots.cfg", "x")
+    watcher.check(NOW + 1)
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW + 2) is None
+    assert provider.rejected() is None
+
+
+def test_check_keeps_out_a_file_whose_script_went_away(tmp_path, watcher, provider):
+    write(tmp_path / "scripts" / "s.py", "# 1")
+    write(tmp_path / "bots.cfg", HOOKED)
+    watcher.check(NOW)
+    (tmp_path / "scripts" / "s.py").unlink()
+    rejected = watcher.check(NOW + 1)
+    assert 'names a missing script "s.py"' in rejected.mistakes[0]
+    assert provider.latest().config.group_of("b").script == b"# 1"
+
+
+def test_check_is_content_when_there_has_never_been_a_file(watcher, provider):
+    assert watcher.check(NOW) is None
+    assert provider.rejected() is None
+
+
+def test_check_says_that_the_file_is_gone(tmp_path, watcher, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    (tmp_path / "bots.cfg").unlink()
+    said = "bots.cfg:1:1: the file is gone; what it said stays in force"
+    assert watcher.check(NOW + 1) == Rejected("raw:", NOW + 1, (said,))
+    assert provider.latest().text == GOOD
+
+
+def test_check_says_when_the_file_cannot_be_read(tmp_path, watcher):
+    (tmp_path / "bots.cfg").mkdir()
+    rejected = watcher.check(NOW)
+    assert rejected.mistakes == ("bots.cfg:1:1: cannot be read: Is a directory",)
+
+
+def test_check_leaves_a_file_that_is_being_written_for_the_next_look(
+    tmp_path, watcher, provider, monkeypatch
+):
+    path = tmp_path / "bots.cfg"
+    write(path, GOOD[:200])
+    read_bytes = type(path).read_bytes
+
+    def and_meanwhile_the_editor_goes_on(self):
+        content = read_bytes(self)
+        if content != GOOD.encode():
+            write(path, GOOD)
+        return content
+
+    monkeypatch.setattr(type(path), "read_bytes", and_meanwhile_the_editor_goes_on)
+    assert watcher.check(NOW) is None
+    assert provider.rejected() is None
+    assert watcher.check(NOW + 1) == Change("", digest(GOOD))
+
+
+def test_check_leaves_a_good_file_that_changes_while_it_is_read(tmp_path, watcher, monkeypatch):
+    path = tmp_path / "bots.cfg"
+    write(path, GOOD)
+    read_bytes = type(path).read_bytes
+
+    def and_meanwhile_it_changes(self):
+        content = read_bytes(self)
+        if content == GOOD.encode():
+            write(path, OTHER)
+        return content
+
+    monkeypatch.setattr(type(path), "read_bytes", and_meanwhile_it_changes)
+    assert watcher.check(NOW) is None
+    assert watcher.check(NOW + 1) == Change("", digest(OTHER))
+
+
+def test_check_tries_again_after_a_lost_race(tmp_path, store, provider):
+    outcomes = iter([False, True])
+    watcher = Watcher(
+        tmp_path, provider, lambda source, **kw: next(outcomes), partial(reject_config, store)
+    )
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW) is None
+    assert watcher.check(NOW + 1) == Change("", digest(GOOD))
+
+
+def test_check_tries_again_after_an_outage(tmp_path, store, provider):
+    def failing(source, *, parent, now_ms):
+        if now_ms == NOW:
+            raise Outage("down")
+        return push(store, source, parent=parent, now_ms=now_ms)
+
+    watcher = Watcher(tmp_path, provider, failing, partial(reject_config, store))
+    write(tmp_path / "bots.cfg", GOOD)
+    with pytest.raises(Outage):
+        watcher.check(NOW)
+    assert watcher.check(NOW + 1) == Change("", digest(GOOD))
+
+
+def test_check_ignores_a_script_that_disappears_while_it_looks(tmp_path, watcher, monkeypatch):
+    write(tmp_path / "bots.cfg", GOOD)
+    (tmp_path / "scripts").mkdir()
+    os.symlink("nowhere", tmp_path / "scripts" / "s.py")
+    assert watcher.check(NOW) == Change("", digest(GOOD))
