@@ -85,7 +85,7 @@ def test_pack_refuses_a_name_that_bot_and_server_could_count_differently(name):
         pack({name: b""})
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(members=MEMBERS)
 def test_unpack_is_the_inverse_of_pack(members):
     assert unpack(pack(members).content) == members
@@ -124,7 +124,7 @@ def test_unpack_refuses_a_damaged_or_encrypted_or_unknown_member():
             unpack(whole[:where] + patch + whole[where + 1 :])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(members=MEMBERS, text=st.text(max_size=30))
 def test_with_comment_sets_the_comment_and_changes_no_member(members, text):
     packed = pack(members)

@@ -1,0 +1,145 @@
+from functools import partial
+
+import pytest
+
+from botapi.auth.hmactoken import Secret
+from botapi.auth.keys import KIND, SESSION, Key, KeyRing, keys_body, new_key, read_keys
+from botapi.concurrency import Threads
+from botapi.store.memory import MemoryStore
+from botapi.store.protocol import Doc
+from botapi.transactions.create_keys import create_keys
+from tests.auth.fixed import CountingRng, FixedClock
+from tests.fakes.twice_store import TwiceStore
+
+
+@pytest.fixture
+def clock():
+    return FixedClock()
+
+
+@pytest.fixture(params=["plain", "twice"])
+def store(request, clock):
+    memory = MemoryStore(Threads(), clock)
+    return TwiceStore(memory) if request.param == "twice" else memory
+
+
+class Calling:
+    """Notifies when the test says so."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.reads = 0
+
+    def get(self, kind, *keys):
+        self.reads += 1
+        return self.inner.get(kind, *keys)
+
+    def subscribe(self, callback):
+        self.call = callback
+        return lambda: setattr(self, "call", None)
+
+
+def ring(reader, store, clock, rng=None):
+    return KeyRing(reader, partial(create_keys, store), clock, rng or CountingRng())
+
+
+def put(store, purpose, *secrets):
+    keys = [Key(f"{n}", secret, n) for n, secret in enumerate(secrets)]
+    store.transact(lambda txn: txn.put(KIND, Doc(purpose, keys_body(keys))), label="test")
+
+
+def test_key_is_made_on_first_use_and_kept(store, clock):
+    first = ring(store, store, clock).secret(SESSION)
+    assert first.passive == ()
+    assert len(first.active) >= 32
+    assert ring(store, store, clock).secret(SESSION) == first
+
+
+def test_every_purpose_has_its_own_key(store, clock):
+    keys = ring(store, store, clock)
+    assert keys.secret("a") != keys.secret("b")
+
+
+def test_key_of_whoever_comes_first_is_used_by_everybody(store, clock):
+    def late(purpose, keys):
+        create_keys(store, purpose, [Key("x", b"theirs", 1)])
+        create_keys(store, purpose, keys)
+
+    keys = KeyRing(store, late, clock, CountingRng())
+    assert keys.keys("p") == (b"theirs",)
+
+
+def test_newest_key_is_the_active_one(store, clock):
+    put(store, "p", b"oldest", b"older", b"newest")
+    keys = ring(store, store, clock)
+    assert keys.keys("p") == (b"oldest", b"older", b"newest")
+    assert keys.secret("p") == Secret(b"newest", (b"oldest", b"older"))
+
+
+def test_keys_are_cached_until_the_store_notifies(store, clock):
+    calling = Calling(store)
+    keys = ring(calling, store, clock)
+    put(store, "p", b"one")
+    assert keys.keys("p") == (b"one",)
+    reads = calling.reads
+    put(store, "p", b"one", b"two")
+    calling.call("bot")
+    assert keys.keys("p") == (b"one",)
+    assert calling.reads == reads
+    calling.call("key")
+    assert keys.keys("p") == (b"one", b"two")
+    put(store, "p", b"three")
+    calling.call("*")
+    assert keys.keys("p") == (b"three",)
+
+
+def test_keys_are_read_again_after_30_seconds_even_without_a_notification(store, clock):
+    keys = ring(Calling(store), store, clock)
+    put(store, "p", b"one")
+    assert keys.keys("p") == (b"one",)
+    put(store, "p", b"two")
+    clock.advance(29.9)
+    assert keys.keys("p") == (b"one",)
+    clock.advance(0.1)
+    assert keys.keys("p") == (b"two",)
+
+
+def test_notification_during_a_read_is_not_lost(store, clock):
+    calling = Calling(store)
+    keys = ring(calling, store, clock)
+    put(store, "p", b"one")
+    get = store.get
+
+    def changed_meanwhile(kind, *wanted):
+        docs = get(kind, *wanted)
+        put(store, "p", b"two")
+        calling.call("key")
+        return docs
+
+    calling.inner = type("Reader", (), {"get": staticmethod(changed_meanwhile)})
+    assert keys.keys("p") == (b"one",)
+    calling.inner = store
+    assert keys.keys("p") == (b"two",)
+
+
+def test_keys_fail_when_the_store_forgets_what_was_written(store, clock):
+    keys = KeyRing(store, lambda purpose, made: None, clock, CountingRng())
+    with pytest.raises(LookupError, match="no key for 'p'"):
+        keys.keys("p")
+
+
+def test_key_set_is_read_as_it_was_written():
+    keys = (Key("a", b"\x00\xff", 1), Key("b", b"2", 2))
+    assert read_keys(keys_body(keys)) == keys
+
+
+def test_new_key_has_256_random_bits_and_is_not_shown(clock):
+    key = new_key(clock, CountingRng())
+    assert key.created_ms == clock.now_ms()
+    assert key.secret.decode() not in repr(key)
+
+
+def test_close_ends_the_subscription(store, clock):
+    calling = Calling(store)
+    ring(calling, store, clock).close()
+    assert calling.call is None
