@@ -20,8 +20,11 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def claim(store, name, threads):
-    """Take from the queue until it is empty; one claimed key a line."""
+def claim(store, name, threads, wait=""):
+    """Take from the queue until it is empty; a line for the keys of each take.
+
+    With `wait`, say "ready" and begin when a line arrives on standard input.
+    """
 
     def work(txn, docs):
         for each in docs:
@@ -33,6 +36,9 @@ def claim(store, name, threads):
         while got := store.take("pend", [("q!", 'q"')], 2, work, label="claim"):
             say(*got)
 
+    if wait:
+        say("ready")
+        sys.stdin.readline()
     in_threads(drain, int(threads))
 
 
