@@ -1,14 +1,17 @@
 """A new task: request, state, first pending slice, timer and request uuid, all or nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from botapi.domain.matching import queue_of, shard
 from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
 from botapi.store import codec
-from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.store.protocol import Doc, Key, ReadTxn, Store, Txn, join_key
 
 DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a request uuid is remembered (bot-api 10.5)."""
+Also = Callable[[Txn], None]
+"""More writes of the same transaction, the audit entry for one; may run twice."""
 EXPIRE = "expire"
 """The timer of a slice's expiration."""
 
@@ -54,36 +57,65 @@ def stage_enqueue(txn: Txn, request: TaskRequest, index: int) -> PendingSlice:
     return pending
 
 
-def create_task(store: Store, request: TaskRequest, *, request_uuid: str) -> Created:
+def create_task(
+    store: Store,
+    request: TaskRequest,
+    *,
+    request_uuid: str,
+    nonce: str = "",
+    also: Also | None = None,
+) -> Created:
     """Store the task as PENDING on its first slice.
 
     The same caller and request uuid within seven days gives the first task, whatever the
-    new request says. Raises TaskIdTaken.
+    new request says. `nonce` tells a repeat of this very call from another call that drew
+    the same id for an equal request. Raises TaskIdTaken.
     """
-    dedup_key = join_key("rid", request.authenticated, request_uuid)
+    wanted = codec.request_doc(request)
+    if nonce:
+        wanted = replace(wanted, body={**wanted.body, "nonce": nonce})
 
     def work(txn: Txn) -> Created:
-        if request_uuid:
-            (seen,) = txn.get(codec.DEDUP, dedup_key)
-            if seen is not None and seen.body["until_ms"] > request.created_ms:
-                (doc,) = txn.get(codec.TASK, codec.task_key(seen.body["task_id"]))
-                if doc is not None:
-                    return Created(codec.read_task(doc), is_new=False)
-        wanted = codec.request_doc(request)
+        known = _seen(txn, request.authenticated, request_uuid, request.created_ms)
         there, task_was = (
             *txn.get(codec.REQ, wanted.key),
             *txn.get(codec.TASK, wanted.key),
         )
+        is_same = there is not None and dict(there.body) == dict(wanted.body)
+        if known is not None and not (nonce and is_same):
+            return Created(known, is_new=False)
         if there is not None and task_was is not None:
-            if dict(there.body) != dict(wanted.body):
+            if not is_same:
                 raise TaskIdTaken(request.task_id)
             return Created(codec.read_task(task_was), is_new=True)
-        return Created(_write(txn, request, wanted, dedup_key if request_uuid else ""), is_new=True)
+        created = Created(_write(txn, request, wanted, request_uuid), is_new=True)
+        if also is not None:
+            also(txn)
+        return created
 
     return store.transact(work, label="create_task")
 
 
-def _write(txn: Txn, request: TaskRequest, wanted: Doc, dedup_key: str) -> Task:
+def created_before(store: Store, authenticated: str, request_uuid: str, now_ms: int) -> Task | None:
+    """The task that this caller made with this request uuid within seven days."""
+    return _seen(store, authenticated, request_uuid, now_ms)
+
+
+def _seen(reads: ReadTxn, authenticated: str, request_uuid: str, now_ms: int) -> Task | None:
+    if not request_uuid:
+        return None
+    (seen,) = reads.get(codec.DEDUP, _dedup_key(authenticated, request_uuid))
+    if seen is None or seen.body["until_ms"] <= now_ms:
+        return None
+    (doc,) = reads.get(codec.TASK, codec.task_key(seen.body["task_id"]))
+    return None if doc is None else codec.read_task(doc)
+
+
+def _dedup_key(authenticated: str, request_uuid: str) -> Key:
+    return join_key("rid", authenticated, request_uuid)
+
+
+def _write(txn: Txn, request: TaskRequest, wanted: Doc, request_uuid: str) -> Task:
     task = Task(
         task_id=request.task_id,
         state=TaskState.PENDING,
@@ -98,8 +130,9 @@ def _write(txn: Txn, request: TaskRequest, wanted: Doc, dedup_key: str) -> Task:
     )
     txn.put(codec.REQ, wanted)
     txn.put(codec.TASK, codec.task_doc(task))
-    if dedup_key:
+    if request_uuid:
         until = request.created_ms + DEDUP_KEEP_MS
         body = {"task_id": request.task_id, "until_ms": until}
+        dedup_key = _dedup_key(request.authenticated, request_uuid)
         txn.put(codec.DEDUP, Doc(dedup_key, body, expire_at=until))
     return task
