@@ -1,0 +1,43 @@
+"""JSON bodies of requests, typed and strict; every complaint names its place and stays short."""
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from botapi.domain.errors import Code, Refusal, one_line
+from botapi.wire_json import decoder
+
+T = TypeVar("T")
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<place>[^`]*)`)?$", re.DOTALL)
+
+
+class Body:
+    """The reader of one kind of body."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._decoder = decoder(kind)
+
+    def read(self, body: bytes) -> Any:  # noqa: ANN401 - of the kind it was made for
+        """The typed body. Raises Refusal INVALID_ARGUMENT."""
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refusal(Code.INVALID_ARGUMENT, _complaint(body, error)) from None
+
+
+def _complaint(body: bytes, error: Exception) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        found = _AT.match(str(error))
+        what, place = (found["what"], found["place"] or "$") if found else (str(error), "$")
+        return one_line(f"{_pointer(place)}: {what.replace('`', chr(34))}")
+    if not body.strip():
+        return "the body is empty; send a JSON object"
+    return one_line(f"the body is not JSON: {error}")
+
+
+def _pointer(place: str) -> str:
+    """A path of msgspec, `$.slices[0].env[...]`, as a JSON pointer."""
+    parts = re.findall(r"\.([^.\[]+)|\[([^\]]*)\]", place)
+    return "".join(f"/{name or index}" for name, index in parts) or "the body"

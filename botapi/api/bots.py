@@ -1,0 +1,106 @@
+"""Bots and their events."""
+
+from collections.abc import Sequence
+
+from botapi.api import cursors, queries
+from botapi.api.parts import ApiParts, Json, Query
+from botapi.api.queries import refuse
+from botapi.api.views import bot_view, event_view
+from botapi.api.why import count_statuses
+from botapi.cfg.bot_archive import BadArchive
+from botapi.domain.bot import Bot, BotStatus
+from botapi.domain.bot_groups import ArchivePolicy
+from botapi.domain.errors import Code, Refusal
+from botapi.store import codec
+from botapi.store.protocol import join_key, prefix_range
+
+LIST_PARAMETERS = ("dimension", "status", "limit", "cursor")
+
+
+def listed(parts: ApiParts, query: Query, base_url: str) -> Json:
+    """One page of bots by id. The counts are of the dimensions asked for, in any status."""
+    queries.check_names(query, LIST_PARAMETERS)
+    wanted = queries.dimensions(query)
+    filters = [frozenset(f"d:{flat}" for flat in alternatives) for alternatives in wanted]
+    statuses = queries.given(query, "status")
+    for status in statuses:
+        if status not in set(BotStatus):
+            known = ", ".join(BotStatus)
+            raise refuse("?status", f'"{status[:40]}" is no status; use one of {known}')
+    if statuses:
+        filters.append(frozenset(f"st:{status}" for status in statuses))
+    page = parts.store.find(
+        codec.BOT,
+        filters,
+        after=cursors.read_cursor(parts, "bots", query),
+        limit=queries.page_limit(query),
+    )
+    return {
+        "items": _views(parts, [codec.read_bot(doc) for doc in page.docs], base_url),
+        "next_cursor": cursors.next_cursor(parts, "bots", query, page.after),
+        "counts": count_statuses(parts, wanted),
+    }
+
+
+def read(parts: ApiParts, bot_id: str, base_url: str) -> Json:
+    """One bot. Raises Refusal NOT_FOUND."""
+    return _views(parts, [_stored(parts, bot_id)], base_url)[0]
+
+
+def _stored(parts: ApiParts, bot_id: str) -> Bot:
+    (doc,) = parts.store.get(codec.BOT, join_key(bot_id)) if _is_key(bot_id) else (None,)
+    if doc is None:
+        raise Refusal(Code.NOT_FOUND, f'there is no bot "{bot_id[:80]}"')
+    return codec.read_bot(doc)
+
+
+def _is_key(bot_id: str) -> bool:
+    return 1 <= len(bot_id.encode("utf-8", "replace")) <= 256
+
+
+def events(parts: ApiParts, bot_id: str, query: Query) -> Json:
+    """One page of a bot's events, newest first."""
+    queries.check_names(query, ("limit", "cursor"))
+    _stored(parts, bot_id)
+    lo, hi = prefix_range(bot_id)
+    listing = f"events {bot_id}"
+    page = parts.store.find(
+        codec.EVENT,
+        [],
+        after=cursors.read_cursor(parts, listing, query),
+        limit=queries.page_limit(query),
+        lo=lo,
+        hi=hi,
+    )
+    return {
+        "items": [event_view(codec.read_event(doc)) for doc in page.docs],
+        "next_cursor": cursors.next_cursor(parts, listing, query, page.after),
+    }
+
+
+def origins(parts: ApiParts, bot_id: str) -> dict[str, str]:
+    """Which dimensions of a bot come from its group in bots.cfg: key to `config`."""
+    group = parts.config.cached().config.group_of(bot_id)
+    return dict.fromkeys(group.dimensions, "config")
+
+
+def _views(parts: ApiParts, bots: Sequence[Bot], base_url: str) -> list[Json]:
+    live = parts.last_seen.get(*(bot.bot_id for bot in bots))
+    return [bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots]
+
+
+def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:
+    """The version a bot should run; empty when we do not decide that, or cannot.
+
+    An archive carries the URL its bot uses, so a bot that came under another of our names
+    runs another version that is just as good.
+    """
+    group = parts.config.cached().config.group_of(bot.bot_id)
+    if group.bot_archive is ArchivePolicy.KEEP or bot.note:
+        return ""
+    if parts.archives.knows(bot.version):
+        return bot.version
+    try:
+        return parts.archives.archive(base_url).version
+    except BadArchive:
+        return ""

@@ -1,0 +1,122 @@
+"""Can any bot that is known run this? And when none can: what is it that none has?"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from botapi.clock import Clock
+from botapi.domain.bot import Bot
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.matching import constraints, fits, queue_of
+from botapi.domain.task import Slice
+from botapi.store import codec
+from botapi.store.protocol import MAX_ALTERNATIVES, AnyOf, Store
+
+KEEP_S = 60.0
+"""How long it is believed that a queue has a bot."""
+MAX_QUEUES = 10_000
+PAGE = 500
+MAX_CONSTRAINTS_SEARCHED = 20
+
+Constraint = frozenset[str]
+
+
+class NoCapacity(Refusal):
+    """No known bot could ever run the task: HTTP 409, code `no_capacity`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.ABORTED, message)
+
+
+def tags_of(wanted: Iterable[Constraint]) -> list[AnyOf]:
+    """The constraints as tags of the kind `bot`."""
+    return [frozenset(f"d:{flat}" for flat in alternatives) for alternatives in wanted]
+
+
+def fits_one_query(wanted: Sequence[Constraint]) -> bool:
+    """Can the store answer for all of these constraints at once, with one more tag?"""
+    return sum(map(len, wanted)) < MAX_ALTERNATIVES
+
+
+@dataclass(slots=True)
+class Capacity:
+    """Remembers for a while which queues have bots; a "no" is never remembered."""
+
+    store: Store
+    clock: Clock
+    _known: dict[str, float] = field(default_factory=dict)
+
+    def check(self, slices: Sequence[Slice]) -> None:
+        """Raise NoCapacity when no bot could run any slice and none says it would wait."""
+        if any(slice_.wait_for_capacity for slice_ in slices):
+            return
+        if any(self._has_bot(slice_) for slice_ in slices):
+            return
+        lines = [
+            f"/slices/{index}: {self._miss(slice_)}" if len(slices) > 1 else self._miss(slice_)
+            for index, slice_ in enumerate(slices)
+        ]
+        raise NoCapacity(
+            "; ".join(lines) + '; add such a bot, ask for less, or say "wait_for_capacity": true'
+        )
+
+    def missing(self, wanted: Sequence[Constraint]) -> str:
+        """What no bot has, as one phrase: `os:Windows`, or several of them."""
+        unmet = _nearest_miss(lambda some: self.any_bot(some) is not None, wanted)
+        return " and ".join("|".join(sorted(alternatives)) for alternatives in unmet)
+
+    def any_bot(self, wanted: Sequence[Constraint]) -> Bot | None:
+        """One bot with these dimensions, in whatever health; None when there is none."""
+        asked: list[Constraint] = []
+        for constraint in sorted(wanted, key=len):
+            if fits_one_query([*asked, constraint]):
+                asked.append(constraint)
+        is_exact = len(asked) == len(wanted)
+        after = None
+        while True:
+            page = self.store.find(
+                codec.BOT, tags_of(asked), after=after, limit=1 if is_exact else PAGE
+            )
+            for bot in map(codec.read_bot, page.docs):
+                if fits(frozenset(bot.dimensions), wanted):
+                    return bot
+            after = page.after
+            if after is None:
+                return None
+
+    def _has_bot(self, slice_: Slice) -> bool:
+        key = codec.queue_key(queue_of(slice_.dimensions))
+        now = self.clock.monotonic()
+        if self._known.get(key, 0.0) > now:
+            return True
+        if self.any_bot(constraints(slice_.dimensions)) is None:
+            return False
+        if len(self._known) >= MAX_QUEUES:
+            self._known.clear()
+        self._known[key] = now + KEEP_S
+        return True
+
+    def _miss(self, slice_: Slice) -> str:
+        if self.any_bot(()) is None:
+            return "there are no bots yet"
+        return f"no known bot has {self.missing(constraints(slice_.dimensions))}"
+
+
+def _nearest_miss(
+    has_bot: Callable[[Sequence[Constraint]], bool], wanted: Sequence[Constraint]
+) -> list[Constraint]:
+    """The fewest constraints without which some bot would do, as far as that is cheap.
+
+    First one alone, then whatever is left when constraints are given up in order.
+    """
+    searched = wanted[:MAX_CONSTRAINTS_SEARCHED]
+    for index, constraint in enumerate(searched):
+        if has_bot([*wanted[:index], *wanted[index + 1 :]]):
+            return [constraint]
+    met: list[Constraint] = []
+    unmet: list[Constraint] = []
+    for constraint in searched:
+        if has_bot([*met, constraint]):
+            met.append(constraint)
+        else:
+            unmet.append(constraint)
+    return unmet or list(searched)

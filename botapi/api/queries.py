@@ -1,0 +1,85 @@
+"""Parameters behind the `?`, read strictly: a name that means nothing is an error."""
+
+import re
+from collections.abc import Collection
+
+from botapi.api.parts import Query
+from botapi.domain.dimensions import key_problem, value_problem
+from botapi.domain.errors import Code, Refusal, one_line
+
+MAX_LIMIT = 1_000
+DEFAULT_LIMIT = 100
+MAX_WAIT_S = 20.0
+MAX_ALTERNATIVES = 25
+"""Most values of one filter, within what every store can answer."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+
+
+def refuse(place: str, problem: str) -> Refusal:
+    """A refusal in the one form: where, what, and what to do."""
+    return Refusal(Code.INVALID_ARGUMENT, one_line(f"{place}: {problem}"))
+
+
+def check_names(query: Query, known: Collection[str]) -> None:
+    """Refuse a parameter that the call does not have."""
+    for name in query:
+        if name not in known:
+            offered = ", ".join(sorted(known)) or "none"
+            raise refuse(f"?{name[:40]}", f"no such parameter; there are: {offered}")
+
+
+def last(query: Query, name: str) -> str:
+    """The last value of a parameter, empty when it is not given."""
+    values = query.get(name, ())
+    return values[-1] if values else ""
+
+
+def given(query: Query, name: str) -> list[str]:
+    """All values of a parameter that are not empty, each once."""
+    return list(dict.fromkeys(value for value in query.get(name, ()) if value))
+
+
+def number(query: Query, name: str, default: int, low: int, high: int) -> int:
+    """A whole number within bounds."""
+    text = last(query, name)
+    if not text:
+        return default
+    value = int(text) if _NUMBER.fullmatch(text) else -1
+    if not low <= value <= high:
+        raise refuse(f"?{name}", f'"{text[:40]}" is not a whole number from {low} to {high}')
+    return value
+
+
+def page_limit(query: Query, most: int = MAX_LIMIT) -> int:
+    """How many items a page has."""
+    return number(query, "limit", min(DEFAULT_LIMIT, most), 1, most)
+
+
+def wait_s(query: Query) -> float:
+    """How long the answer may be held."""
+    text = last(query, "wait")
+    if not text:
+        return 0.0
+    value = float(text) if _SECONDS.fullmatch(text) else -1.0
+    if not 0 <= value <= MAX_WAIT_S:
+        raise refuse("?wait", f'"{text[:40]}" is not a number of seconds from 0 to 20')
+    return value
+
+
+def dimensions(query: Query) -> list[frozenset[str]]:
+    """The constraints `dimension=k:v`, each a set of flat alternatives."""
+    found: list[frozenset[str]] = []
+    for text in given(query, "dimension"):
+        key, colon, values = text.partition(":")
+        alternatives = values.split("|")
+        problems = [key_problem(key), *(value_problem(key, value) for value in alternatives)]
+        problem = next(filter(None, problems), "")
+        if not colon or problem:
+            why = problem if colon else "has no colon"
+            raise refuse("?dimension", f'"{text[:80]}": {why}; write key:value or key:a|b')
+        found.append(frozenset(f"{key}:{value}" for value in alternatives))
+    if sum(map(len, found)) > MAX_ALTERNATIVES:
+        raise refuse("?dimension", f"more than {MAX_ALTERNATIVES} values; ask for fewer")
+    return found

@@ -1,0 +1,224 @@
+"""`/api/v1` over Flask: a table of calls, and the one way into them.
+
+Every call passes `_answer`: it finds out who asks before anything else happens. A path of
+the table takes every method, so that a wrong one is told which are right.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flask import Blueprint, Request, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from botapi.api import bootstrap, outputs, people, problems, queries, tasks
+from botapi.api.parts import Json, Query
+from botapi.api.people import Person
+from botapi.api.server import ApiServer
+from botapi.domain.errors import Code, Refusal
+from botapi.door import BodyTooLarge, Door, read_body
+from botapi.store.protocol import StoreError
+from botapi.wire_json import dumps
+
+ROOT = "/api/v1"
+BODY_LIMIT = 1024 * 1024
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+READS = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose sender is known."""
+
+    server: ApiServer
+    person: Person
+    query: Query
+    body: bytes
+    base_url: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON object, or bytes with headers."""
+
+    content: Json | bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[..., Answer]
+
+
+def create_task(call: Call) -> Answer:
+    """`POST /tasks`."""
+    queries.check_names(call.query, ("wait",))
+    body = tasks.TASK_BODY.read(call.body)
+    view, is_new = tasks.create(
+        call.server, call.person.name, body, call.idempotency_key, queries.wait_s(call.query)
+    )
+    location = {"Location": f"{ROOT}/tasks/{view['task_id']}"}
+    return Answer(view, 201 if is_new else 200, location)
+
+
+def list_tasks(call: Call) -> Answer:
+    """`GET /tasks`."""
+    return Answer(call.server.tasks(call.query))
+
+
+def get_task(call: Call, task_id: str) -> Answer:
+    """`GET /tasks/<id>`."""
+    queries.check_names(call.query, ("wait",))
+    return Answer(call.server.task(task_id, queries.wait_s(call.query)))
+
+
+def collect(call: Call) -> Answer:
+    """`POST /tasks/collect`."""
+    queries.check_names(call.query, ())
+    return Answer(tasks.collect(call.server, tasks.COLLECT_BODY.read(call.body)))
+
+
+def cancel(call: Call, task_id: str) -> Answer:
+    """`POST /tasks/<id>/cancel`."""
+    queries.check_names(call.query, ())
+    body = tasks.CANCEL_BODY.read(call.body)
+    return Answer(tasks.cancel(call.server, task_id, call.person.name, body))
+
+
+def get_output(call: Call, task_id: str) -> Answer:
+    """`GET /tasks/<id>/output`."""
+    queries.check_names(call.query, ("offset", "limit", "wait"))
+    offset = queries.number(call.query, "offset", 0, 0, outputs.LAST_OFFSET)
+    limit = queries.number(call.query, "limit", outputs.MAX_BYTES, 1, outputs.MAX_BYTES)
+    found = call.server.output(task_id, offset, limit, queries.wait_s(call.query))
+    return Answer(found.data, headers=found.headers())
+
+
+def list_bots(call: Call) -> Answer:
+    """`GET /bots`."""
+    return Answer(call.server.bots(call.query, call.base_url))
+
+
+def get_bot(call: Call, bot_id: str) -> Answer:
+    """`GET /bots/<id>`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.bot(bot_id, call.base_url))
+
+
+def list_events(call: Call, bot_id: str) -> Answer:
+    """`GET /bots/<id>/events`."""
+    return Answer(call.server.events(bot_id, call.query))
+
+
+def create_bootstrap_token(call: Call) -> Answer:
+    """`POST /bootstrap-tokens`."""
+    queries.check_names(call.query, ())
+    body = bootstrap.TOKEN_BODY.read(call.body)
+    return Answer(call.server.bootstrap_token(call.person.name, body, call.base_url), 201)
+
+
+def whoami(call: Call) -> Answer:
+    """`GET /whoami`."""
+    queries.check_names(call.query, ())
+    return Answer({"actor": call.person.name, "role": call.person.role})
+
+
+def get_bots_cfg(call: Call) -> Answer:
+    """`GET /config/bots.cfg`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.bots_cfg())
+
+
+def list_audit(call: Call) -> Answer:
+    """`GET /audit`."""
+    return Answer(call.server.audit(call.query))
+
+
+TABLE: Mapping[str, Mapping[str, Handler]] = {
+    "/tasks": {"GET": list_tasks, "POST": create_task},
+    "/tasks/collect": {"POST": collect},
+    "/tasks/<task_id>": {"GET": get_task},
+    "/tasks/<task_id>/cancel": {"POST": cancel},
+    "/tasks/<task_id>/output": {"GET": get_output},
+    "/bots": {"GET": list_bots},
+    "/bots/<path:bot_id>": {"GET": get_bot},
+    "/bots/<path:bot_id>/events": {"GET": list_events},
+    "/bootstrap-tokens": {"POST": create_bootstrap_token},
+    "/whoami": {"GET": whoami},
+    "/config/bots.cfg": {"GET": get_bots_cfg},
+    "/audit": {"GET": list_audit},
+    "/": {},
+    "/<path:rest>": {},
+}
+"""Every path with its methods; the last two are the paths that do not exist."""
+
+
+class ApiRoutes:
+    """The Flask side of the API."""
+
+    def __init__(self, server: ApiServer, door: Door) -> None:
+        self._server = server
+        self._door = door
+
+    def blueprint(self) -> Blueprint:
+        """Every route of the table."""
+        routes = Blueprint("api", __name__)
+        for path, handlers in TABLE.items():
+            routes.add_url_rule(
+                ROOT + path,
+                path.replace(".", "_"),
+                self._view(handlers),
+                methods=METHODS,
+                provide_automatic_options=False,
+            )
+        routes.register_error_handler(Refusal, problems.of_refusal)
+        routes.register_error_handler(BodyTooLarge, problems.of_body_too_large)
+        routes.register_error_handler(StoreError, problems.of_store_error)
+        routes.register_error_handler(HTTPException, problems.of_http)
+        routes.register_error_handler(Exception, problems.of_bug)
+        return routes
+
+    def _view(self, handlers: Mapping[str, Handler]) -> Callable[..., Response]:
+        def view(**path_values: str) -> Response:
+            return self._answer(handlers, path_values)
+
+        return view
+
+    def _answer(self, handlers: Mapping[str, Handler], path_values: Mapping[str, str]) -> Response:
+        person = self._person(request)
+        method = "GET" if request.method == "HEAD" else request.method
+        if not handlers:
+            raise Refusal(Code.NOT_FOUND, f"there is no {request.path}; see docs/api.md")
+        if method not in handlers:
+            raise MethodNotAllowed(sorted(handlers), f"use {' or '.join(sorted(handlers))} here")
+        call = Call(
+            server=self._server,
+            person=person,
+            query=request.args.to_dict(flat=False),
+            body=b"" if method in READS else read_body(request, BODY_LIMIT),
+            base_url=self._door.base_url(request),
+            idempotency_key=request.headers.get("Idempotency-Key", ""),
+        )
+        return _response(handlers[method](call, **path_values))
+
+    def _person(self, http: Request) -> Person:
+        """Who asks, and may they? Raises Refusal UNAUTHENTICATED or PERMISSION_DENIED."""
+        authorization = http.headers.get("Authorization", "")
+        is_read = http.method in READS
+        cookie = http.cookies.get(people.SESSION_COOKIE, "") if is_read else ""
+        if not authorization and not is_read:
+            raise people.no_key()
+        person = people.person_of_call(self._server, authorization, cookie)
+        if not is_read and not person.may_change:
+            raise Refusal(Code.PERMISSION_DENIED, f"{person.name} may read only")
+        return person
+
+
+def _response(answer: Answer) -> Response:
+    if isinstance(answer.content, bytes):
+        response = Response(answer.content, content_type="application/octet-stream")
+    else:
+        body = dumps(answer.content) + b"\n"
+        response = Response(body, answer.status, content_type="application/json")
+    response.headers.update(answer.headers)
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,82 @@
+"""Everything that people can ask, as plain calls: the API and the pages are made of these."""
+
+from dataclasses import dataclass
+
+from botapi.api import audit, bootstrap, bots, config, outputs, people, tasks
+from botapi.api.parts import ApiParts, Json, Query
+from botapi.api.people import Person
+from botapi.api.views import Output
+
+
+@dataclass(kw_only=True)
+class ApiServer(ApiParts):
+    """The parts, and the questions that need no HTTP."""
+
+    def close(self) -> None:
+        """Answer every held call now: the process is about to stop."""
+        self.waits.close()
+
+    def tasks(self, query: Query) -> Json:
+        """One page of tasks, newest first."""
+        return tasks.listed(self, query)
+
+    def task(self, task_id: str, wait_s: float = 0.0) -> Json:
+        """One task, held until it is final or the time is over."""
+        return tasks.read(self, task_id, wait_s)
+
+    def cancel(self, task_id: str, actor: str, reason: str, *, kill_running: bool) -> Json:
+        """End a task; what came of it, and the task."""
+        body = tasks.CancelBody(kill_running=kill_running, reason=reason)
+        return tasks.cancel(self, task_id, actor, body)
+
+    def output(self, task_id: str, offset: int, limit: int, wait_s: float = 0.0) -> Output:
+        """Bytes of a task's output."""
+        return outputs.read_output(self, task_id, offset, limit, wait_s)
+
+    def bots(self, query: Query, base_url: str) -> Json:
+        """One page of bots by id, and counts by status."""
+        return bots.listed(self, query, base_url)
+
+    def bot(self, bot_id: str, base_url: str) -> Json:
+        """One bot."""
+        return bots.read(self, bot_id, base_url)
+
+    def origins(self, bot_id: str) -> dict[str, str]:
+        """The dimensions of a bot that bots.cfg decides."""
+        return bots.origins(self, bot_id)
+
+    def events(self, bot_id: str, query: Query) -> Json:
+        """One page of a bot's events, newest first."""
+        return bots.events(self, bot_id, query)
+
+    def audit(self, query: Query) -> Json:
+        """One page of the audit record, newest first."""
+        return audit.listed(self, query)
+
+    def bots_cfg(self) -> Json:
+        """The bots.cfg in force."""
+        return config.bots_cfg(self)
+
+    def bootstrap_token(self, actor: str, body: bootstrap.TokenBody, base_url: str) -> Json:
+        """A new bootstrap token."""
+        return bootstrap.create(self, actor, body, base_url)
+
+    def sign_in(self, api_key: str) -> tuple[str, Person]:
+        """A page session for the owner of an API key."""
+        return people.sign_in(self, api_key)
+
+    def person_of_session(self, cookie: str) -> Person | None:
+        """The owner of a page session."""
+        return people.person_of_session(self, cookie)
+
+    def anybody(self) -> Person | None:
+        """Who somebody is that has not signed in; None when such people may not read."""
+        return people.ANYBODY if self.settings.anonymous_read else None
+
+    def form_token(self, session_id: str) -> str:
+        """The token that forms of this session carry."""
+        return people.form_token(self, session_id)
+
+    def is_form_token(self, session_id: str, text: str) -> bool:
+        """Does the token belong to the session?"""
+        return people.is_form_token(self, session_id, text)
