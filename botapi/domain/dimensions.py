@@ -54,13 +54,8 @@ def validate(dims: Mapping[str, Sequence[str]]) -> list[str]:
     """
     complaints: list[str] = []
     for key in sorted({*dims, "id"}):
-        shown = quote(key, SHOWN_KEY_BYTES)
-        if key not in dims:
-            complaints.append(f"bad dimensions: key {shown}: missing")
-        else:
-            complaints += (
-                f"bad dimensions: key {shown}: {text}" for text in _problems(key, dims[key])
-            )
+        for text in _problems(key, dims[key]) if key in dims else ["missing"]:
+            complaints.append(f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {text}")
     return complaints
 
 
@@ -74,12 +69,11 @@ def _problems(key: str, values: Sequence[str]) -> Iterable[str]:
         yield "exactly one value expected"
     seen: set[str] = set()
     for value in values:
-        shown = quote(value, SHOWN_VALUE_BYTES)
         problem = value_problem(key, value)
         if problem:
-            yield f"bad value {shown}: {problem}"
+            yield f"bad value {quote(value, SHOWN_VALUE_BYTES)}: {problem}"
         if value in seen:
-            yield f"duplicate value {shown}"
+            yield f"duplicate value {quote(value, SHOWN_VALUE_BYTES)}"
         seen.add(value)
 
 

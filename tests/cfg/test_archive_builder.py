@@ -102,6 +102,18 @@ def test_archive_follows_an_edit_within_a_second(builder, folder, clock):
     assert builder.knows(before.version)
 
 
+def test_generation_grows_when_other_sources_come_into_service(builder, folder, clock):
+    before = builder.generation()
+    clock.advance(1)
+    assert builder.generation() == before
+    write(folder / "extra.py", "x = 1\n")
+    clock.advance(1)
+    assert builder.generation() == before + 1
+    write(folder / "extra.py", "def (:\n")
+    clock.advance(1)
+    assert builder.generation() == before + 1
+
+
 def test_archive_stays_the_last_good_one_when_the_sources_break(builder, folder, clock):
     before = builder.archive(URL)
     write(folder / "extra.py", "def (:\n")
@@ -175,6 +187,22 @@ def test_archive_keeps_a_bounded_number_of_servers(builder):
     assert builder.archive(f"http://h{MAX_URLS}") is archives[-1]
     assert builder.archive("http://h0") is not archives[0]
     assert builder.archive("http://h0") == archives[0]
+
+
+def test_archive_of_sources_that_changed_while_it_was_packed_is_not_kept(
+    builder, folder, clock, monkeypatch
+):
+    def pack_slowly(members):
+        monkeypatch.undo()
+        write(folder / "extra.py", "x = 1\n")
+        clock.advance(1)
+        builder.archive("http://other")
+        return pack(members)
+
+    builder.generation()
+    monkeypatch.setattr("botapi.cfg.archive_builder.pack", pack_slowly)
+    assert unpack(builder.archive(URL).content) == EXPECTED
+    assert "bot_client/extra.py" in unpack(builder.archive(URL).content)
 
 
 def test_archive_forgets_old_versions(builder, monkeypatch):
