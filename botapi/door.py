@@ -47,7 +47,7 @@ class Door:
 
     def _begin(self) -> None:
         given = request.headers.get("X-Request-Id", "")
-        trusted = self.is_proxy(request.remote_addr or "") and REQUEST_ID.fullmatch(given)
+        trusted = REQUEST_ID.fullmatch(given) if self.is_proxy(request.remote_addr or "") else None
         g.request_id = given if trusted else f"{self.rng.randbits(96):024x}"
 
     def _end(self, response: Response) -> Response:
@@ -57,7 +57,8 @@ class Door:
 
     def is_proxy(self, peer: str) -> bool:
         """Is this the address of a proxy whose headers are believed?"""
-        return client_ip(peer, "0.0.0.0", self.settings.behind_proxy) == "0.0.0.0"  # noqa: S104
+        trusted = self.settings.behind_proxy
+        return bool(trusted) and client_ip(peer, "0.0.0.0", trusted) == "0.0.0.0"  # noqa: S104
 
     def caller(self, http: Request) -> Presented:
         """Address and credentials, through the trusted proxies."""

@@ -147,9 +147,7 @@ class BotChange:
         """Is there anything to store? False for an idle poll that repeats the last one."""
         if before is None or self.event is not None or self.abandoned:
             return True
-        return replace(before, last_event_dedup_key="") != replace(
-            self.bot, last_event_dedup_key=""
-        )
+        return before != replace(self.bot, last_event_dedup_key=before.last_event_dedup_key)
 
 
 def new_bot(bot_id: str, dimensions: tuple[str, ...], now_ms: int) -> Bot:
@@ -163,17 +161,21 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
     if dedup_key and dedup_key == bot.last_event_dedup_key:
         return BotChange(bot, None, "", is_repeat=True)
     rule = RULES[update.kind]
-    after = _told(bot, update)
-    after, abandoned = _retask(after, update, rule)
-    after = _alive(after, update, rule, now_ms)
-    after = replace(after, last_event_dedup_key=dedup_key)
+    retasked, abandoned = _retasked(bot, update, rule)
+    after = replace(
+        bot,
+        **_told(bot, update),
+        **retasked,
+        **_liveness(bot, update, rule, now_ms),
+        last_event_dedup_key=dedup_key,
+    )
     if not _is_worth_keeping(bot, after, update, rule, abandoned):
         return BotChange(after, None, abandoned)
     after = replace(after, event_count=bot.event_count + 1)
     return BotChange(after, _event(bot, after, update, abandoned, event_id, now_ms), abandoned)
 
 
-def _told(bot: Bot, update: BotUpdate) -> Bot:
+def _told(bot: Bot, update: BotUpdate) -> dict[str, Any]:
     """The facts that the call states about itself."""
     said: dict[str, Any] = dict(update.changes)
     if update.dimensions is not None:
@@ -188,47 +190,51 @@ def _told(bot: Bot, update: BotUpdate) -> Bot:
         said["maintenance"] = update.health.maintenance
     if update.owners is not None:
         said["owners"] = update.owners
-    return replace(bot, **said) if said else bot
+    return said
 
 
-def _retask(bot: Bot, update: BotUpdate, rule: EventRule) -> tuple[Bot, str]:
-    """The current task after the event, and the run that was abandoned by it, if any."""
+def _retasked(bot: Bot, update: BotUpdate, rule: EventRule) -> tuple[dict[str, Any], str]:
+    """What becomes of the current task, and the run that was abandoned by it, if any."""
     current = bot.task_id
     leaves = rule.task in {OnTask.RESET, OnTask.ABANDON} or (
         rule.task is OnTask.SET and current != update.task_id
     )
+    new: dict[str, Any] = {}
     abandoned = ""
     if current and leaves and update.kind not in _FINISHING and current != bot.last_abandoned_task:
         abandoned = current
-        bot = replace(bot, last_abandoned_task=current)
+        new["last_abandoned_task"] = current
     if current and update.kind in _FINISHING:
-        bot = replace(bot, last_finished_task=current, last_finished_flags=bot.task_flags)
+        new |= {"last_finished_task": current, "last_finished_flags": bot.task_flags}
     if update.kind is EventKind.BOT_CONNECTED:
-        bot = replace(bot, last_finished_task="", last_finished_flags=0)
+        new |= {"last_finished_task": "", "last_finished_flags": 0}
     if rule.task is OnTask.RESET:
-        bot = replace(bot, task_id="", task_name="", task_flags=0)
+        new |= {"task_id": "", "task_name": "", "task_flags": 0}
     elif rule.task is OnTask.SET:
-        bot = replace(
-            bot, task_id=update.task_id, task_name=update.task_name, task_flags=update.task_flags
-        )
-    return bot, abandoned
+        new |= {
+            "task_id": update.task_id,
+            "task_name": update.task_name,
+            "task_flags": update.task_flags,
+        }
+    return new, abandoned
 
 
-def _alive(bot: Bot, update: BotUpdate, rule: EventRule, now_ms: int) -> Bot:
-    """Termination id, idleness and liveness."""
+def _liveness(bot: Bot, update: BotUpdate, rule: EventRule, now_ms: int) -> dict[str, Any]:
+    """Termination id, idleness and liveness; health is what the call has just said of it."""
     terminated = (
         bot.last_finished_task
         if update.kind is EventKind.BOT_SHUTDOWN and bot.last_finished_flags
         else ""
     )
+    is_healthy = (update.health or bot.health).is_healthy
     idle_since = bot.idle_since_ms
     if rule.idle is not None:
-        may_idle = bot.health.is_healthy or update.kind in _STOPPED
+        may_idle = is_healthy or update.kind in _STOPPED
         idle_since = (idle_since or now_ms) if rule.idle and may_idle else 0
-    elif not bot.health.is_healthy:
+    elif not is_healthy:
         idle_since = 0
     dead = bot.dead if rule.dead is None else rule.dead
-    return replace(bot, termination_task_id=terminated, idle_since_ms=idle_since, dead=dead)
+    return {"termination_task_id": terminated, "idle_since_ms": idle_since, "dead": dead}
 
 
 def _is_worth_keeping(

@@ -54,8 +54,10 @@ def validate(dims: Mapping[str, Sequence[str]]) -> list[str]:
     """
     complaints: list[str] = []
     for key in sorted({*dims, "id"}):
-        for text in _problems(key, dims[key]) if key in dims else ["missing"]:
-            complaints.append(f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {text}")
+        complaints += [
+            f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {text}"
+            for text in (_problems(key, dims[key]) if key in dims else ["missing"])
+        ]
     return complaints
 
 
