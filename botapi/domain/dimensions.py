@@ -6,6 +6,7 @@ group assigns, nor about a trusted key that its group does not.
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from botapi.domain.names import utf8_length
 
@@ -52,13 +53,19 @@ def validate(dims: Mapping[str, Sequence[str]]) -> list[str]:
     Each is one line such as `bad dimensions: key "os": bad value "": empty value`.
     The list is empty when all is well; `pool` is not asked for, it comes from the group.
     """
+    return list(_complaints(tuple((key, tuple(values)) for key, values in dims.items())))
+
+
+@lru_cache(maxsize=16_384)  # a bot says the same at every poll
+def _complaints(items: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
+    dims = dict(items)
     complaints: list[str] = []
     for key in sorted({*dims, "id"}):
         complaints += [
             f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {text}"
             for text in (_problems(key, dims[key]) if key in dims else ["missing"])
         ]
-    return complaints
+    return tuple(complaints)
 
 
 def _problems(key: str, values: Sequence[str]) -> Iterable[str]:
