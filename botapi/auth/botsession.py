@@ -8,6 +8,7 @@ expired is a question of its own: `poll` goes on without one, the other calls do
 import binascii
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from functools import lru_cache
 
 from botpb import bots_pb2, session_pb2
 from google.protobuf.message import DecodeError
@@ -23,6 +24,9 @@ SESSION_LIFE_MS = 3_600_000
 
 MAX_SESSION_AGE_MS = 7 * 24 * 3_600_000
 """How long a session may be refreshed before a new handshake is due."""
+
+_KNOWN_METHODS = 256
+"""A fleet has few different methods, and every token repeats them."""
 
 
 class BadToken(Exception):
@@ -208,7 +212,7 @@ def _config(message: session_pb2.BotConfig) -> BotConfig:
     return BotConfig(
         expiry_ms=_milliseconds(message.expiry),
         debug_info=_debug(message.debug_info),
-        bot_auth=tuple(_auth_method(auth) for auth in message.bot_auth),
+        bot_auth=tuple(_auth_method(auth.SerializeToString()) for auth in message.bot_auth),
         system_service_account=message.system_service_account,
         logs_cloud_project=message.logs_cloud_project,
         rbe_instance=message.rbe_instance,
@@ -217,7 +221,9 @@ def _config(message: session_pb2.BotConfig) -> BotConfig:
     )
 
 
+@lru_cache(maxsize=_KNOWN_METHODS)
 def _auth_message(method: AuthMethod) -> bots_pb2.BotAuth:
+    """The message is shared: whoever builds another one around it copies it."""
     cas, project = method.require_luci_machine_token_secure, method.require_gce_vm_token
     oidc, names = method.require_oidc, method.require_client_cert
     return bots_pb2.BotAuth(
@@ -239,8 +245,10 @@ def _auth_message(method: AuthMethod) -> bots_pb2.BotAuth:
     )
 
 
-def _auth_method(auth: bots_pb2.BotAuth) -> AuthMethod:
+@lru_cache(maxsize=_KNOWN_METHODS)
+def _auth_method(raw: bytes) -> AuthMethod:
     """As in `botapi.cfg.bots_cfg`, which knows nothing of this room; a test compares the two."""
+    auth = bots_pb2.BotAuth.FromString(raw)
     secure, oidc = auth.require_luci_machine_token_secure, auth.require_oidc
     return AuthMethod(
         require_luci_machine_token=auth.require_luci_machine_token,
