@@ -44,7 +44,7 @@ lint: $(READY) ## style, types, import contracts, the bot's Python floor
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.9- --eval-annotations --backport typing bot_client
 
 proto: $(READY) ## regenerate the protobuf code
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=. botpb/*.proto
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy -I. --python_out=. --mypy_out=. botpb/*.proto
 
 proto-check: proto ## fail when the committed protobuf code is stale
 	git diff --exit-code --stat -- proto

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from botapi import __version__
 from botapi.auth.bootstrap import EnrolledDigests, check_bootstrap_token
@@ -29,10 +30,13 @@ from botapi.settings import Settings
 from botapi.store.protocol import Store
 from botapi.transactions.enrol_bot import read_bootstrap_token
 from botapi.transactions.update_bot import Stamp
+from botapi.wire_json import dumps
 
 RBE_INSTANCE = "projects/local/instances/default"
 """Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
 DAY_MS = 86_400_000
+MAX_STATE_BYTES = 128 * 1024
+"""Most that is kept of what a bot says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,18 @@ def debug_info(call: Call) -> DebugInfo:
 def call_info(session_id: str, call: Call, identity: Identity, version: str = "") -> CallInfo:
     """The caller, as events and bots keep it."""
     return CallInfo(session_id, call.presented.peer_ip, identity.name, version)
+
+
+def read_state(value: object) -> tuple[dict[str, Any], list[str]]:
+    """The reported state, `{}` when it cannot be used, and what is wrong with it (bot-api 6.2)."""
+    if value is None:
+        return {}, []
+    if not isinstance(value, dict):
+        return {}, [f"bad state dict: a JSON object is expected, not {type(value).__name__}"]
+    size = len(dumps(value))
+    if size > MAX_STATE_BYTES:
+        return {}, [f"bad state dict: {size} bytes of JSON, at most {MAX_STATE_BYTES} are kept"]
+    return value, []
 
 
 def rbe_settings() -> dict[str, object]:

@@ -39,7 +39,7 @@ from botapi.handlers import (
     task_update,
 )
 from botapi.store import codec
-from botapi.store.protocol import Outage, StoreError, join_key
+from botapi.store.protocol import Outage, StoreError, TooLarge, join_key
 from botapi.wire_json import WireError, decoder, dumps
 
 BOT_PATH = "/swarming/api/v1/bot"
@@ -301,7 +301,11 @@ def _too_large(error: BodyTooLarge) -> Response:
 def _outage(error: StoreError) -> Response:
     """The store cannot answer: nothing was acknowledged, try again."""
     log.error("store: %s", error)
-    code = Code.UNAVAILABLE if isinstance(error, Outage) else Code.ABORTED
+    code = Code.ABORTED
+    if isinstance(error, Outage):
+        code = Code.UNAVAILABLE
+    elif isinstance(error, TooLarge):
+        code = Code.INVALID_ARGUMENT
     line = f"rpc error: code = {code.wire_name} desc = {one_line(str(error))}\n"
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from botapi.bot_call import BotCall, BotServer, Reply
+from botapi.bot_call import BotCall, BotServer, Reply, read_state
 from botapi.domain.claim import Attempt, Run, Skip, Terminate
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
@@ -37,7 +37,7 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
         claimed = claim_slice(server.store, wanted, server.stamp(call.call))
     except BotVanished:
         raise Refusal(Code.INTERNAL, "this bot was deleted; poll again") from None
-    state = request.state if isinstance(request.state, dict) else None
+    state = read_state(request.state)[0] or None
     server.last_seen.touch(call.bot.bot_id, call.call.now_ms, state=state, is_run=True)
     match claimed.decision:
         case Skip(reason):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from botapi.bot_call import BotCall, BotServer, Reply
+from botapi.bot_call import BotCall, BotServer, Reply, read_state
 from botapi.domain.bot import health_of
 from botapi.domain.bot_event import FROM_BOTS, BotUpdate, CallInfo
 from botapi.domain.dimensions import unflatten
@@ -37,20 +37,20 @@ def event(server: BotServer, call: BotCall, request: EventRequest) -> Reply:
     uuid = request.request_uuid or ""
     if not is_request_uuid(uuid):
         raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
-    if request.state is not None and not isinstance(request.state, dict):
-        raise Refusal(Code.INVALID_ARGUMENT, "state: not a JSON object")
+    state, wrong = read_state(request.state)
+    if wrong:
+        raise Refusal(Code.INVALID_ARGUMENT, f"state: {wrong[0]}")
     if call.is_superseded:
         return Reply({})
-    state = request.state or None
     health = None
-    if state is not None:
+    if state:
         quarantined = unflatten(call.bot.dimensions).get("quarantined", [])
         health = health_of(state, {"quarantined": quarantined} if quarantined else {}, [])
     update = BotUpdate(
         kind,
         message=(request.message or "")[:MAX_MESSAGE_CHARS],
         dedup_key=uuid,
-        state=state,
+        state=state or None,
         call=CallInfo(
             call.session.session_id,
             call.call.presented.peer_ip,

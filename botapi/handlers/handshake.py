@@ -12,6 +12,7 @@ from botapi.bot_call import (
     call_info,
     debug_info,
     rbe_settings,
+    read_state,
     skep_settings,
 )
 from botapi.domain import dimensions
@@ -48,15 +49,13 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     if not is_session_id(session_id):
         raise Refusal(Code.INVALID_ARGUMENT, f"session_id: not 1 to 50 of a-z0-9-_/: {session_id}")
     complaints = dimensions.validate(dims)
-    state = request.state if request.state is not None else {}
-    if not isinstance(state, dict):
-        complaints.append(f"bad state dict: a JSON object is expected, not {type(state).__name__}")
-        state = {}
+    state, wrong = read_state(request.state)
+    complaints += wrong
     health = health_of(state, dims, complaints)
     state = {
         **explain_in_state(state, health),
         "handshaking": True,
-        "initial_dimensions": dims,
+        "initial_dimensions": dims if not complaints else {},
     }
     (doc,) = server.store.get(codec.BOT, join_key(bot_id))
     before = codec.read_bot(doc) if doc is not None else None

@@ -6,7 +6,15 @@ from typing import Any, assert_never
 
 from botapi.auth.botsession import BadToken, Session, is_expired, is_too_old
 from botapi.auth.credentials import Identity
-from botapi.bot_call import BotServer, Call, Reply, call_info, rbe_settings, skep_settings
+from botapi.bot_call import (
+    BotServer,
+    Call,
+    Reply,
+    call_info,
+    rbe_settings,
+    read_state,
+    skep_settings,
+)
 from botapi.cfg.provider import Snapshot
 from botapi.domain import dimensions
 from botapi.domain.bot import (
@@ -150,10 +158,8 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
     if not complaints:
         trusted = snapshot.config.trusted_dimensions
         flat = dimensions.flatten(dimensions.overlay(dims, group.dimensions, trusted))
-    state = request.state if request.state is not None else {}
-    if not isinstance(state, dict):
-        complaints.append(f"bad state dict: a JSON object is expected, not {type(state).__name__}")
-        state = {}
+    state, wrong = read_state(request.state)
+    complaints += wrong
     if not request.version:
         complaints.append("the bot does not say which version it runs")
     if token is Presented.ABSENT:
