@@ -1,1 +1,5 @@
 """The pages: server-rendered, working without scripts."""
+
+from botapi.web.site import install
+
+__all__ = ["install"]

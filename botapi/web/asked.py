@@ -1,0 +1,124 @@
+"""What the pages ask of the server: the same questions that the API answers.
+
+The pages know the API by this shape only, and every fact they show is the API's own JSON.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from botapi.clock import Clock
+
+Json = dict[str, Any]
+Query = Mapping[str, Sequence[str]]
+
+
+class Person(Protocol):
+    """Who looks at a page."""
+
+    @property
+    def name(self) -> str:
+        """What the audit record says."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """In one word."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Empty for somebody who has not signed in."""
+        ...
+
+    @property
+    def may_change(self) -> bool:
+        """May they do more than read?"""
+        ...
+
+
+class Output(Protocol):
+    """Some bytes of a task's output."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """The task's state before they were read."""
+        ...
+
+    @property
+    def final(self) -> bool:
+        """Is the task final, and follows nothing?"""
+        ...
+
+
+class Server(Protocol):
+    """The questions; `botapi.api.server` says what each means."""
+
+    @property
+    def clock(self) -> Clock:
+        """The server's clock."""
+        ...
+
+    def tasks(self, query: Query) -> Json:
+        """One page of tasks."""
+        ...
+
+    def task(self, task_id: str, wait_s: float = 0.0) -> Json:
+        """One task."""
+        ...
+
+    def cancel(self, task_id: str, actor: str, reason: str, *, kill_running: bool) -> Json:
+        """End a task."""
+        ...
+
+    def output(self, task_id: str, offset: int, limit: int, wait_s: float = 0.0) -> Output:
+        """Bytes of a task's output."""
+        ...
+
+    def bots(self, query: Query, base_url: str) -> Json:
+        """One page of bots."""
+        ...
+
+    def bot(self, bot_id: str, base_url: str) -> Json:
+        """One bot."""
+        ...
+
+    def origins(self, bot_id: str) -> dict[str, str]:
+        """The dimensions that bots.cfg decides."""
+        ...
+
+    def events(self, bot_id: str, query: Query) -> Json:
+        """One page of a bot's events."""
+        ...
+
+    def audit(self, query: Query) -> Json:
+        """One page of the audit record."""
+        ...
+
+    def sign_in(self, api_key: str) -> tuple[str, Person]:
+        """A new session."""
+        ...
+
+    def new_id(self) -> str:
+        """A name that nobody guesses."""
+        ...
+
+    def person_of_session(self, cookie: str) -> Person | None:
+        """The owner of a session."""
+        ...
+
+    def anybody(self) -> Person | None:
+        """Who somebody is that has not signed in; None when such people may not read."""
+        ...
+
+    def form_token(self, session_id: str) -> str:
+        """The token that forms of this session carry."""
+        ...
+
+    def is_form_token(self, session_id: str, text: str) -> bool:
+        """Does the token belong to the session?"""
+        ...
