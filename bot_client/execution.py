@@ -53,6 +53,7 @@ class Execution:
         self.io_timeout = False
         self._kill_at: Optional[float] = None
         self._killed = False
+        self._paused = False
 
     def next_deadline(self) -> Optional[float]:
         """When `check_limits` has to be called next; None when nothing is limited."""
@@ -60,7 +61,7 @@ class Execution:
         if self._kill_at is None:
             if self.spec["hard_timeout"]:
                 times.append(self.started_at + self.spec["hard_timeout"])
-            if self.spec["io_timeout"]:
+            if self.spec["io_timeout"] and not self._paused:
                 times.append(self.last_output_at + self.spec["io_timeout"])
         return min(times) if times else None
 
@@ -74,7 +75,7 @@ class Execution:
         hard, silence = self.spec["hard_timeout"], self.spec["io_timeout"]
         if hard and now >= self.started_at + hard:
             self.hard_timeout = True
-        elif silence and now >= self.last_output_at + silence:
+        elif silence and not self._paused and now >= self.last_output_at + silence:
             self.io_timeout = True
         else:
             return
@@ -104,9 +105,11 @@ class Execution:
             return data
         return None
 
-    def note_paused(self) -> None:
-        """The reader, not the command, is the slow one: silence does not count."""
-        self.last_output_at = self._clock.now()
+    def pause_silence(self, *, paused: bool) -> None:
+        """While the reader, not the command, is the slow one, silence does not count."""
+        if paused or self._paused:
+            self.last_output_at = self._clock.now()
+        self._paused = paused
 
     def has_ended(self, ended: list[tuple[int, int]]) -> bool:
         """Look for the command among reaped children; true once it is found."""

@@ -41,7 +41,7 @@ class Bot:
         self.state: dict[str, Any] = {}
         self.restart_reason: Optional[str] = None
         self.reboot_reason: Optional[str] = None
-        self.send: Callable[[str, str], None] = lambda _kind, _message: None
+        self.send: Callable[[str, str], object] = lambda _kind, _message: None
 
     @property
     def attributes(self) -> dict[str, Any]:

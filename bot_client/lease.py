@@ -120,11 +120,11 @@ class LeaseSession:
             self._update({**self._fields(MAINTENANCE), "nonblocking": True}, STUBBORN)
         self._finished = None
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, schedule: Schedule = LEAVING) -> None:
         """End the session, reporting the finished lease along; failures are only logged."""
         if self.session_id is not None:
             try:
-                self._api.session_update(self._fields(status), LEAVING)
+                self._api.session_update(self._fields(status), schedule)
             except BotError as failure:
                 log.warning("the lease session could not be closed: %s", failure)
         self.forget()

@@ -16,6 +16,7 @@ from bot_client.hooks import HookFailed
 from bot_client.lease import Lease
 from bot_client.lifecycle import Lifecycle
 from bot_client.parts import Leave, Parts, Reporter, needed_text
+from bot_client.transport import LEAVING, ONCE
 from bot_client.work import Work
 
 log = logging.getLogger("bot.loop")
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 
 TRACE_CHARS = 2048
 SHORT_HOLD_S = 2.0
+HOLD_S = 45.0
 LONGEST_WAIT_S = 300.0
 
 
@@ -160,7 +162,7 @@ class Loop:
         polled = self._poll_timer.is_due()
         if polled:
             command = self._poll()
-        lease = self._ask() if self._lease_mode and self._lease_timer.is_due() else None
+        lease = self._ask() if self._may_ask() and self._lease_timer.is_due() else None
         if polled or lease is not None:
             p.hooks.call("on_after_poll", p.bot, command if lease is None else "run")
         if lease is not None:
@@ -173,9 +175,14 @@ class Loop:
             p.hooks.call("on_bot_idle", p.bot, self._clock.now() - self._idle_since)
         self._sleep_until_due()
 
+    def _may_ask(self) -> bool:
+        """Lease mode, unless a poll that failed is to be repeated within the time of a hold."""
+        soon = self._poll_errors.failures > 0 and self._poll_timer.remaining() < HOLD_S
+        return self._lease_mode and not soon
+
     def _sleep_until_due(self) -> None:
         waits = [self._poll_timer.remaining()]
-        if self._lease_mode:
+        if self._may_ask():
             waits.append(self._lease_timer.remaining())
         seconds = min(*waits, LONGEST_WAIT_S)
         if seconds > 0 and not self._p.signals.stop_asked():
@@ -325,8 +332,8 @@ class Loop:
         log.info("leaving: %s", leave.message)
         try:
             with p.signals.cut_short(2):
-                self.reporter.event("bot_shutdown", leave.message)
-                p.lease.close(leave.lease_status)
+                heard = self.reporter.event("bot_shutdown", leave.message)
+                p.lease.close(leave.lease_status, LEAVING if heard else ONCE)
         except Interrupted:
             log.warning("left without saying goodbye")
         p.hooks.call("on_bot_shutdown", p.bot)

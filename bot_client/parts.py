@@ -64,16 +64,18 @@ class Reporter:
         self._reported[message] = now
         self.event("bot_error", message)
 
-    def event(self, kind: str, message: str) -> None:
-        """Post an event; a server that does not take it is only logged."""
+    def event(self, kind: str, message: str) -> bool:
+        """Post an event; true when the server took it, else that is only logged."""
         if self._p.api.session_token is None:
-            return
+            return False
         try:
             self._p.api.event(self._p.description.attributes, kind, message)
         except Interrupted:
             raise
         except BotError as failure:
             log.warning("event %s was not taken: %s", kind, failure)
+            return False
+        return True
 
 
 def needed_text(reply: Json, key: str) -> str:

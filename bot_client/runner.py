@@ -70,16 +70,13 @@ class Runner:
         task = self._task
         deadline = None
         if task is not None:
-            if self._is_paused():
-                task.note_paused()
-            elif self._output_open:
+            paused = len(self._outgoing) >= OUTGOING_LIMIT_BYTES
+            task.pause_silence(paused=paused)
+            if self._output_open and not paused:
                 poll.register(task.output_fd, select.POLLIN)
             deadline = task.next_deadline()
         timeout = None if deadline is None else max(0.0, deadline - self._clock.now()) * 1000 + 1
         return {fd for fd, _event in poll.poll(timeout)}
-
-    def _is_paused(self) -> bool:
-        return len(self._outgoing) >= OUTGOING_LIMIT_BYTES
 
     def _read_commands(self) -> None:
         data = os.read(COMMANDS_FD, 65536)

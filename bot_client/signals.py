@@ -50,7 +50,7 @@ class Signals:
 
     def stop_now(self) -> bool:
         """Is even a running task to be stopped?"""
-        return self.count > 1
+        return self.count > 1 or self.leash_lost
 
     @contextmanager
     def cut_short(self, count: int) -> Iterator[None]:
@@ -71,8 +71,7 @@ class Signals:
                 while os.read(fd, 64):
                     pass
             self.leash_lost = True
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=watch, name="leash", daemon=True).start()
 

@@ -38,7 +38,7 @@ class Schedule(NamedTuple):
 ONCE = Schedule(1, READ_TIMEOUT_S)
 STUBBORN = Schedule(30, 240.0)
 PING = Schedule(30, 360.0)
-LEAVING = Schedule(5, 8.0)
+LEAVING = Schedule(3, 5.0)
 
 
 class Reply(NamedTuple):

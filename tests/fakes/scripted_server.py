@@ -5,6 +5,7 @@ way the protocol says.  Tests wait on it with limits; nothing here sleeps.
 """
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -126,10 +127,8 @@ class ScriptedServer:
             self._httpd.server_close()
             self._httpd = None
         for sock in list(self._open):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def listen_again(self) -> None:
         """The outage is over: same port, same memory."""
@@ -175,6 +174,7 @@ class ScriptedServer:
         self.wait_for(lambda: self.holding >= count)
 
     holding = 0
+    generation = 0
 
     def submit(self, command: list[str], **keys: Any) -> str:
         """Offer a task; returns its run id."""
@@ -191,6 +191,7 @@ class ScriptedServer:
             "grace_period": 5,
             "env": {},
         }
+        manifest.update(keys.pop("manifest_changes", {}))
         manifest.update(keys)
         manifest = {k: v for k, v in manifest.items() if v is not ...}
         with self._changed:
@@ -220,6 +221,9 @@ class ScriptedServer:
     def _on_handshake(self, call: Call) -> tuple[int, Json]:
         if self.secret_needed and call.headers.get("x-skep-bot-secret") != self.secret_needed:
             return 401, {"error": "who are you"}
+        self.generation += 1
+        self.holding = 0
+        self.notify()
         extra = {"bot_group_cfg": {"dimensions": {"pool": ["default"]}}, "rbe": self._rbe()}
         extra.update(bot_version="v", server_version="s", bot_config_name="bot_config.py")
         extra.update(self.handshake_extra)
@@ -290,6 +294,7 @@ class ScriptedServer:
     def _offer(self, *, nonblocking: bool) -> Json:
         with self._changed:
             self._changed.notify_all()
+            generation = self.generation
             if not nonblocking:
                 self.holding += 1
                 self._changed.wait_for(
@@ -298,12 +303,15 @@ class ScriptedServer:
                         or self.pending_raw
                         or self._closing
                         or self._down
+                        or generation != self.generation
                         or self.poll_now
                     ),
                     self.hold_s,
                 )
-                self.holding -= 1
+                self.holding -= generation == self.generation
             reply = self._reply(status="OK")
+            if generation != self.generation:
+                return reply
             if self.poll_now:
                 self.poll_now = False
                 reply["skep"] = {"poll": True}
