@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from botapi.auth.keys import Documents
 from botapi.clock import Rng
 from botapi.domain.errors import Code, Refusal
+from botapi.store.protocol import Store
 
 KIND = "apikey"
 SECRET_BYTES = 32
@@ -88,7 +88,7 @@ def bearer(authorization: str) -> str:
     return credential.strip() if scheme.lower() == "bearer" else ""
 
 
-def authenticate(store: Documents, presented: str) -> Actor:
+def authenticate(store: Store, presented: str) -> Actor:
     """The actor of an API key. Raises Refusal UNAUTHENTICATED, in one wording for all causes.
 
     Takes the same time for an unknown id as for a wrong secret, but for the read.

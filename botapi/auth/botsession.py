@@ -8,14 +8,14 @@ expired is a question of its own: `poll` goes on without one, the other calls do
 import binascii
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from functools import lru_cache
 
-from botpb import bots_pb2, session_pb2
+from botpb import session_pb2
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from botapi.auth.bot_auth import from_bytes, to_message
 from botapi.auth.hmactoken import Secret, tag, verify
-from botapi.domain.bot_groups import AuthMethod, Oidc
+from botapi.domain.bot_groups import AuthMethod
 
 PREFIX = b"swarming.Session"
 MAX_TOKEN_CHARS = 16 * 1024
@@ -24,9 +24,6 @@ SESSION_LIFE_MS = 3_600_000
 
 MAX_SESSION_AGE_MS = 7 * 24 * 3_600_000
 """How long a session may be refreshed before a new handshake is due."""
-
-_KNOWN_METHODS = 256
-"""A fleet has few different methods, and every token repeats them."""
 
 
 class BadToken(Exception):
@@ -199,7 +196,7 @@ def _config_message(config: BotConfig) -> session_pb2.BotConfig:
     return session_pb2.BotConfig(
         expiry=_timestamp(config.expiry_ms) if config.expiry_ms else None,
         debug_info=_debug_message(config.debug_info),
-        bot_auth=[_auth_message(method) for method in config.bot_auth],
+        bot_auth=[to_message(method) for method in config.bot_auth],
         system_service_account=config.system_service_account,
         logs_cloud_project=config.logs_cloud_project,
         rbe_instance=config.rbe_instance,
@@ -212,62 +209,12 @@ def _config(message: session_pb2.BotConfig) -> BotConfig:
     return BotConfig(
         expiry_ms=_milliseconds(message.expiry),
         debug_info=_debug(message.debug_info),
-        bot_auth=tuple(_auth_method(auth.SerializeToString()) for auth in message.bot_auth),
+        bot_auth=tuple(from_bytes(auth.SerializeToString()) for auth in message.bot_auth),
         system_service_account=message.system_service_account,
         logs_cloud_project=message.logs_cloud_project,
         rbe_instance=message.rbe_instance,
         rbe_effective_bot_id=message.rbe_effective_bot_id,
         rbe_effective_bot_id_dimension=message.rbe_effective_bot_id_dimension,
-    )
-
-
-@lru_cache(maxsize=_KNOWN_METHODS)
-def _auth_message(method: AuthMethod) -> bots_pb2.BotAuth:
-    """The message is shared: whoever builds another one around it copies it."""
-    cas, project = method.require_luci_machine_token_secure, method.require_gce_vm_token
-    oidc, names = method.require_oidc, method.require_client_cert
-    return bots_pb2.BotAuth(
-        require_luci_machine_token=method.require_luci_machine_token,
-        require_service_account=method.require_service_account,
-        ip_whitelist=method.ip_whitelist,
-        require_gce_vm_token=None if project is None else bots_pb2.BotAuth.GCE(project=project),
-        log_if_failed=method.log_if_failed,
-        require_luci_machine_token_secure=None
-        if cas is None
-        else bots_pb2.BotAuth.LuciMachineToken(ca_id=cas),
-        require_enrolled_secret=method.require_enrolled_secret,
-        require_oidc=None
-        if oidc is None
-        else bots_pb2.BotAuth.Oidc(
-            issuer=oidc.issuer, audience=oidc.audience, subject=oidc.subjects
-        ),
-        require_client_cert=None if names is None else bots_pb2.BotAuth.ClientCert(san=names),
-    )
-
-
-@lru_cache(maxsize=_KNOWN_METHODS)
-def _auth_method(raw: bytes) -> AuthMethod:
-    """As in `botapi.cfg.bots_cfg`, which knows nothing of this room; a test compares the two."""
-    auth = bots_pb2.BotAuth.FromString(raw)
-    secure, oidc = auth.require_luci_machine_token_secure, auth.require_oidc
-    return AuthMethod(
-        require_luci_machine_token=auth.require_luci_machine_token,
-        require_luci_machine_token_secure=tuple(secure.ca_id)
-        if auth.HasField("require_luci_machine_token_secure")
-        else None,
-        require_service_account=tuple(auth.require_service_account),
-        require_gce_vm_token=auth.require_gce_vm_token.project
-        if auth.HasField("require_gce_vm_token")
-        else None,
-        require_enrolled_secret=auth.require_enrolled_secret,
-        require_oidc=Oidc(oidc.issuer, oidc.audience, tuple(oidc.subject))
-        if auth.HasField("require_oidc")
-        else None,
-        require_client_cert=tuple(auth.require_client_cert.san)
-        if auth.HasField("require_client_cert")
-        else None,
-        ip_whitelist=auth.ip_whitelist,
-        log_if_failed=auth.log_if_failed,
     )
 
 

@@ -7,10 +7,11 @@ moved to last. Key material is not wrapped yet: who reads the database can sign.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from botapi.auth.hmactoken import Secret
 from botapi.clock import Clock, Rng
+from botapi.store.protocol import Store
 
 KIND = "key"
 TOPIC = "key"
@@ -18,27 +19,6 @@ SESSION = "session"
 SIGNING = "signing"
 KEY_BYTES = 32
 LOOK_AGAIN_S = 30.0
-
-
-class StoredDoc(Protocol):
-    """A document as the store gives it."""
-
-    @property
-    def body(self) -> Mapping[str, Any]:
-        """JSON-like, with bytes."""
-        ...
-
-
-class Documents(Protocol):
-    """What this room needs of the store; `botapi.store.protocol` says what each means."""
-
-    def get(self, kind: str, *keys: str) -> Sequence[StoredDoc | None]:
-        """A strong read by key."""
-        ...
-
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call back after each commit that notifies; returns the end of it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +59,7 @@ class KeyRing:
 
     def __init__(
         self,
-        store: Documents,
+        store: Store,
         create: Callable[[str, Sequence[Key]], None],
         clock: Clock,
         rng: Rng,

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from botpb import bots_pb2
 from google.protobuf import text_format
 
+from botapi.auth.bot_auth import from_message
 from botapi.cfg.bots_rules import check
 from botapi.cfg.mistakes import BadConfig, Mistake
 from botapi.cfg.places import Path, Place, places
 from botapi.domain.bot_groups import (
     ArchivePolicy,
-    AuthMethod,
     BotGroup,
     BotsConfig,
-    Oidc,
     expand_bot_ids,
 )
 from botapi.domain.dimensions import unflatten
@@ -130,7 +129,7 @@ def _group(group: bots_pb2.BotGroup, scripts: Mapping[str, bytes], line: int) ->
     return BotGroup(
         bot_ids=frozenset(_all_ids(group.bot_id)),
         prefixes=tuple(group.bot_id_prefix),
-        auth=tuple(_auth_method(auth) for auth in group.auth),
+        auth=tuple(from_message(auth) for auth in group.auth),
         owners=tuple(group.owners),
         dimensions={
             key: tuple(dict.fromkeys(values))
@@ -151,27 +150,3 @@ def _all_ids(expressions: Iterable[str]) -> Iterable[str]:
             yield from expand_bot_ids(expression)
         except ValueError:  # accepted by an older release; it names nobody today
             continue
-
-
-def _auth_method(auth: bots_pb2.BotAuth) -> AuthMethod:
-    """As in `botapi.auth.botsession`, which knows nothing of this room; a test compares the two."""
-    secure, oidc = auth.require_luci_machine_token_secure, auth.require_oidc
-    return AuthMethod(
-        require_luci_machine_token=auth.require_luci_machine_token,
-        require_luci_machine_token_secure=tuple(secure.ca_id)
-        if auth.HasField("require_luci_machine_token_secure")
-        else None,
-        require_service_account=tuple(auth.require_service_account),
-        require_gce_vm_token=auth.require_gce_vm_token.project
-        if auth.HasField("require_gce_vm_token")
-        else None,
-        require_enrolled_secret=auth.require_enrolled_secret,
-        require_oidc=Oidc(oidc.issuer, oidc.audience, tuple(oidc.subject))
-        if auth.HasField("require_oidc")
-        else None,
-        require_client_cert=tuple(auth.require_client_cert.san)
-        if auth.HasField("require_client_cert")
-        else None,
-        ip_whitelist=auth.ip_whitelist,
-        log_if_failed=auth.log_if_failed,
-    )

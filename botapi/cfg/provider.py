@@ -2,18 +2,18 @@
 
 Kind `cfg` holds `bots.cfg!<revision>` (never changed), `bots.cfg!HEAD` (which revision is
 in force) and `bots.cfg!REJECTED` (why the file on disk is not). Their bodies are made and
-read here; `transactions.push_config` writes them. This room knows the store by what it
-needs of it, see `Documents`.
+read here; `transactions.push_config` writes them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from botapi.cfg.bots_cfg import Source, load
 from botapi.clock import Clock
 from botapi.concurrency import native_lock
 from botapi.domain.bot_groups import BotsConfig, built_in
+from botapi.store.protocol import Doc, Store
 
 KIND = "cfg"
 TOPIC = "cfg"
@@ -21,27 +21,6 @@ HEAD_KEY = "bots.cfg!HEAD"
 REJECTED_KEY = "bots.cfg!REJECTED"
 LOOK_AGAIN_S = 2.0
 MAX_STORED_MISTAKES = 50
-
-
-class StoredDoc(Protocol):
-    """A document as the store gives it."""
-
-    @property
-    def body(self) -> Mapping[str, Any]:
-        """JSON-like."""
-        ...
-
-
-class Documents(Protocol):
-    """What this room needs of the store; `botapi.store.protocol` says what each means."""
-
-    def get(self, kind: str, *keys: str) -> Sequence[StoredDoc | None]:
-        """A strong read by key."""
-        ...
-
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call back after each commit that notifies; returns the end of it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +85,7 @@ def head_body(head: Head) -> dict[str, Any]:
     }
 
 
-def read_head(doc: StoredDoc | None) -> Head:
+def read_head(doc: Doc | None) -> Head:
     """The head in `bots.cfg!HEAD`; that of the built-in file when there is none."""
     if doc is None:
         return Head()
@@ -129,7 +108,7 @@ def rejected_body(rejected: Rejected) -> dict[str, Any]:
     }
 
 
-def read_rejected(doc: StoredDoc | None) -> Rejected | None:
+def read_rejected(doc: Doc | None) -> Rejected | None:
     """What `bots.cfg!REJECTED` says; None when the file on disk is the one in force."""
     if doc is None:
         return None
@@ -144,7 +123,7 @@ class Provider:
     an older one. The errors of the store rise unchanged.
     """
 
-    def __init__(self, store: Documents, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._lock = native_lock()
