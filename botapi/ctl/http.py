@@ -52,6 +52,9 @@ _KINDS: dict[int, type[CtlError]] = {
     422: Invalid,
     428: Conflict,
 }
+_HINTS = {
+    "no_capacity": "skep bots lists what there is; --wait-for-capacity submits it all the same"
+}
 
 
 class BoundedRetry(urllib3.Retry):
@@ -222,7 +225,8 @@ def _refusal(what: str, reply: urllib3.BaseHTTPResponse) -> CtlError:
         )
     why = problem.get("detail") or problem.get("title") or f"HTTP {reply.status}"
     request_id = reply.headers.get("X-Request-Id") or problem.get("instance") or ""
-    return kind(what, str(why), problem=problem or None, request_id=str(request_id))
+    hint = _HINTS.get(str(problem.get("code", "")).lower(), "")
+    return kind(what, str(why), hint, problem or None, str(request_id))
 
 
 def _problem(reply: urllib3.BaseHTTPResponse) -> Json:

@@ -39,6 +39,12 @@ SLICE_LIMITS = ("expiration_s", "hard_timeout_s", "io_timeout_s", "grace_period_
     help="Folder, relative to the task's, to put in front of a path variable.",
 )
 @click.option("-relative-cwd", "--relative-cwd", metavar="DIR", help="Folder to start in.")
+@click.option(
+    "--wait-for-capacity",
+    is_flag=True,
+    default=None,
+    help="Submit it also when no bot is known that could run it.",
+)
 @click.option("-tag", "--tag", "tags", type=colon, multiple=True, help="Tag of the task.")
 @click.option("-priority", "--priority", type=click.IntRange(1, 255), help="Smaller goes first.")
 @click.option(
