@@ -81,7 +81,8 @@ class Probes:
         self._started_at = clock.now()
         self._started_wall = int(clock.wall())
 
-    def _cached(self, name: str, period_s: float, probe: Callable[[], Any]) -> Any:  # noqa: ANN401
+    def cached(self, name: str, period_s: float, probe: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """The probe's value, at most period_s seconds old; the last one when it fails."""
         now = self._clock.now()
         expires_at, value = self._values.get(name, (-1.0, None))
         if now < expires_at:
@@ -98,14 +99,14 @@ class Probes:
 
     def dimensions(self) -> Dimensions:
         """The default ``get_dimensions``.  No ``pool``: that is the server's to say."""
-        constant: Dimensions = self._cached("dimensions", CONSTANT_S, _constant_dimensions) or {}
-        slow: Dimensions = self._cached("slow dimensions", SLOW_S, _slow_dimensions) or {}
+        constant: Dimensions = self.cached("dimensions", CONSTANT_S, _constant_dimensions) or {}
+        slow: Dimensions = self.cached("slow dimensions", SLOW_S, _slow_dimensions) or {}
         return {**constant, **slow, "id": [self._bot_id]}
 
     def state(self) -> Json:
         """The default ``get_state``."""
-        state: Json = dict(self._cached("state", CONSTANT_S, self._constant_state) or {})
-        state.update(self._cached("cheap state", CHEAP_S, self._cheap_state) or {})
+        state: Json = dict(self.cached("state", CONSTANT_S, self._constant_state) or {})
+        state.update(self.cached("cheap state", CHEAP_S, self._cheap_state) or {})
         state["running_time"] = int(self._clock.now() - self._started_at)
         if self._errors:
             state["probe_errors"] = sorted(self._errors)
@@ -113,7 +114,7 @@ class Probes:
 
     def temp_entries(self) -> Optional[int]:
         """Entries in the system's temporary folder; None when it cannot be read."""
-        found = self._cached("temp", CHEAP_S, lambda: len(os.listdir(tempfile.gettempdir())))
+        found = self.cached("temp", CHEAP_S, lambda: len(os.listdir(tempfile.gettempdir())))
         return None if found is None else int(found)
 
     def _constant_state(self) -> Json:
@@ -147,10 +148,8 @@ class Probes:
 
 def health_problems(probes: Probes, bot_dir: str, settings: Json) -> list[health.Problem]:
     """What quarantines the bot by itself, in order of precedence."""
-    found = [
-        health.disk_problem(bot_dir, settings),
-        health.temp_problem(probes.temp_entries()),
-    ]
+    disk = probes.cached("disk", CHEAP_S, lambda: health.disk_problem(bot_dir, settings))
+    found = [disk, health.temp_problem(probes.temp_entries())]
     return [problem for problem in found if problem is not None]
 
 

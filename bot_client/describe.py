@@ -23,6 +23,7 @@ class Description:
         self._hooks = hooks
         self._probes = probes
         self._good_dimensions: Dimensions = {"id": [bot.id]}
+        self._checked: object = None
         self._sticky: dict[str, Problem] = {}
         self._server_dimensions: Dimensions = {}
         self._script: dict[str, str] = {}
@@ -89,7 +90,9 @@ class Description:
                 raw = self._hooks.call_strictly("get_dimensions", self._bot)
             else:
                 raw = self._probes.dimensions()
-            self._good_dimensions = check_dimensions(raw, self._bot.id)
+            if raw != self._checked:
+                self._good_dimensions = check_dimensions(raw, self._bot.id)
+                self._checked = {key: list(values) for key, values in raw.items()}
         except (HookFailed, ValueError) as failure:
             problems.append(Problem("get_dimensions", f"get_dimensions() error: {failure}"))
         dimensions = {**self._good_dimensions, **self._server_dimensions, "id": [self._bot.id]}

@@ -70,8 +70,9 @@ def doctor(_arguments: list[str]) -> int:
         ServerApi(transport, clock, bot_id_from_environment(), "swarming_bot/doctor").ping(ONCE)
     except BotError as failure:
         problems.append(f"server: {failure}")
-    if transport.server_date is not None:
-        skew = health.clock_problem(clock.wall() - transport.server_date)
+    date = transport.server_date()
+    if date is not None:
+        skew = health.clock_problem(clock.wall() - date)
         problems += [skew.text] if skew else []
     lines = [f"server {server}", f"directory {bot_dir}", f"python {sys.version.split()[0]}"]
     lines += [f"PROBLEM {problem}" for problem in problems]

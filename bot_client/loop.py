@@ -237,7 +237,7 @@ class Loop:
             log.warning("the finished lease could not be reported: %s", failure)
 
     def _note_clock(self) -> None:
-        date = self._p.api.transport.server_date
+        date = self._p.api.transport.server_date()
         if date is not None:
             self._p.description.clock_skew_s = self._clock.wall() - date
 

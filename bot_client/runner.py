@@ -156,7 +156,7 @@ class Runner:
     def _clean_up(self) -> Json:
         if self._folders is None:
             return {}
-        failed = task_env.remove_tree(self._folders.work)
+        failed = task_env.remove_folders(self._folders)
         self._folders = None
         if not failed:
             return {}

@@ -120,7 +120,7 @@ class Transport:
         self._parts = urlsplit(base_url)
         self._allow_public_http = allow_public_http
         self._connection: Optional[http.client.HTTPConnection] = None
-        self.server_date: Optional[float] = None
+        self._date = ""
         if not self._parts.hostname:
             raise Fatal(f"not a server URL: {base_url}", EXIT_CONFIG)
 
@@ -170,13 +170,14 @@ class Transport:
                 raise http.client.IncompleteRead(body, response.length)
             if response.will_close:
                 self.close()
-            self._note_date(response.headers)
+            self._date = response.headers.get("Date") or self._date
             return Reply(response.status, response.headers, body)
 
-    def _note_date(self, headers: http.client.HTTPMessage) -> None:
+    def server_date(self) -> Optional[float]:
+        """Unix time by the latest reply's Date header; None when there was no usable one."""
         with contextlib.suppress(TypeError, ValueError):
-            when = email.utils.parsedate_to_datetime(headers.get("Date") or "")
-            self.server_date = when.timestamp()
+            return email.utils.parsedate_to_datetime(self._date).timestamp()
+        return None
 
     def _serialize(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
         lines = [f"{method} {self._target(path)} HTTP/1.1", f"Host: {self._parts.netloc}"]

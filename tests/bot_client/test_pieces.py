@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot_client import archive, frames, health, task_env
+from bot_client import archive, frames, health, task_env, update
 from bot_client.attributes import Probes, check_dimensions
 from bot_client.clock import Clock
 from bot_client.enrolment import Enrolment
@@ -19,9 +19,10 @@ from bot_client.logs import Redaction
 from bot_client.manifest import ManifestError, parse
 from bot_client.output import HISTORY_BYTES, OutputBuffer
 from bot_client.poster import Pings, Poster, resend_from
+from bot_client.server_api import ServerApi
 from bot_client.slots import SlotState, other_slot
 from bot_client.task import last_ditch_s, run_message
-from bot_client.update import Updater
+from bot_client.transport import Transport
 from tests.fakes import bot_zip
 from tests.fakes.bot_clock import FakeClock
 
@@ -89,7 +90,7 @@ def test_damaged_slot_state_counts_as_empty(tmp_path: Path, text: str) -> None:
 
 def test_update_waits_grow(tmp_path: Path) -> None:
     clock = FakeClock()
-    updater = Updater(str(tmp_path / "swarming_bot.1.zip"), None, clock)
+    updater = update.Updater(str(tmp_path / "swarming_bot.1.zip"), None, clock)
     waits = []
     for _ in range(6):
         updater._note_failure("v", "no")
@@ -408,11 +409,11 @@ def test_probes_are_cached_by_cost_and_survive_failures(tmp_path: Path) -> None:
     assert set(first) >= {"id", "os", "cpu", "cores", "python", "kernel", "gpu", "inside_docker"}
     assert check_dimensions(first, "bot1")["id"] == ["bot1"]
     asked = []
-    values = [probes._cached("x", 5.0, lambda: asked.append(1) or len(asked)) for _ in range(3)]
+    values = [probes.cached("x", 5.0, lambda: asked.append(1) or len(asked)) for _ in range(3)]
     clock.at += 6
-    values.append(probes._cached("x", 5.0, lambda: asked.append(1) or len(asked)))
+    values.append(probes.cached("x", 5.0, lambda: asked.append(1) or len(asked)))
     clock.at += 6
-    values.append(probes._cached("x", 5.0, lambda: 1 // 0))
+    values.append(probes.cached("x", 5.0, lambda: 1 // 0))
     assert values == [1, 1, 1, 2, 2]
     assert probes.state()["probe_errors"] == ["x"]
 
@@ -497,3 +498,15 @@ def test_bot_never_imports_what_is_not_in_the_standard_library() -> None:
                 names = [node.module or ""]
             assert {name.partition(".")[0] for name in names} <= allowed, (path, names)
     assert os.path.exists(bot_zip.SOURCE / "__init__.py")
+
+
+@pytest.mark.slow
+def test_archive_that_hangs_in_its_self_test_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "SELF_TEST_S", 0.3)
+    bot_zip.write(tmp_path / "x.zip", {"__main__.py": b"import time; time.sleep(1000)\n"})
+    api = ServerApi(Transport("http://127.0.0.1:1"), FakeClock(), "bot1", "x")
+    updater = update.Updater(str(tmp_path / "swarming_bot.1.zip"), api, FakeClock())
+    with pytest.raises(update.UpdateFailed, match="no answer from its self-test"):
+        updater._test(str(tmp_path / "x.zip"))
