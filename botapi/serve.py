@@ -37,6 +37,8 @@ URL_FILE = "server.url"
 KEEPALIVE_S = 75
 GRACEFUL_S = 25
 MAX_CONNECTIONS = 20_000
+LOOP_HOLD_S = 0.02
+"""Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 USAGE = 2
 FAILED = 3
 
@@ -223,6 +225,13 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_flight = 0
+
+    def init_process(self) -> None:
+        """With debug logging, gevent reports whatever holds the loop for too long."""
+        if self.app.chosen.log_level == "debug":
+            gevent.config.monitor_thread = True
+            gevent.config.max_blocking_time = LOOP_HOLD_S
+        super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then until the last answer is out."""
