@@ -45,22 +45,19 @@ class LastSeen:
             )
 
     def get(self, *bot_ids: str) -> dict[str, LiveBot]:
-        """The newest known of these bots: from memory, else from the store."""
+        """The newest known of these bots: from memory and the store."""
         stored = self._store.get(codec.LIVE, *(codec.live_key(bot_id) for bot_id in bot_ids))
         found = {live.bot_id: live for live in map(codec.read_live, filter(None, stored))}
         for bot_id in bot_ids:
             own = self._live.get(bot_id)
-            if own is not None and (bot_id not in found or own.seen_ms >= found[bot_id].seen_ms):
-                before = found.get(bot_id)
-                if own.state is None and before is not None:
-                    own = replace(own, state=before.state)
-                found[bot_id] = own
+            if own is not None:
+                found[bot_id] = _merged(own, found[bot_id]) if bot_id in found else own
         return found
 
     def newest(self, stored: LiveBot) -> LiveBot:
-        """The stored entry, or the one in memory if that is newer."""
+        """The stored entry with what this process has heard since."""
         own = self._live.get(stored.bot_id)
-        return own if own is not None and own.seen_ms > stored.seen_ms else stored
+        return stored if own is None else _merged(own, stored)
 
     def flush(self, *, everything: bool = False) -> int:
         """Store what is old enough; how many entries went out. Outage leaves them for later."""
@@ -73,24 +70,31 @@ class LastSeen:
             ]
         if not due:
             return 0
-        known = self._known_states([live for live in due if live.state is None])
+        stored = self._store.get(codec.LIVE, *(codec.live_key(live.bot_id) for live in due))
         self._store.write_many(
-            (codec.LIVE, codec.live_doc(replace(live, state=known.get(live.bot_id, live.state))))
-            for live in due
+            (
+                codec.LIVE,
+                codec.live_doc(live if doc is None else _merged(live, codec.read_live(doc))),
+            )
+            for live, doc in zip(due, stored, strict=True)
         )
         with self._lock:
             self._stored_ms.update((live.bot_id, live.seen_ms) for live in due)
         return len(due)
-
-    def _known_states(self, stateless: list[LiveBot]) -> dict[str, Mapping[str, Any] | None]:
-        """A bot heard of without a state keeps the one that another process stored."""
-        if not stateless:
-            return {}
-        docs = self._store.get(codec.LIVE, *(codec.live_key(b.bot_id) for b in stateless))
-        return {live.bot_id: live.state for live in map(codec.read_live, filter(None, docs))}
 
     def forget(self, bot_id: str) -> None:
         """The bot is gone; another process may still hear of it."""
         with self._lock:
             self._live.pop(bot_id, None)
             self._stored_ms.pop(bot_id, None)
+
+
+def _merged(own: LiveBot, stored: LiveBot) -> LiveBot:
+    """What two processes know together: each hears only some of a bot's calls."""
+    is_newer = own.seen_ms >= stored.seen_ms
+    newer, older = (own, stored) if is_newer else (stored, own)
+    return replace(
+        newer,
+        run_seen_ms=max(own.run_seen_ms, stored.run_seen_ms),
+        state=older.state if newer.state is None else newer.state,
+    )

@@ -17,7 +17,16 @@ from botapi.domain.names import new_request_id, parse_task_id, task_id
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
 from botapi.settings import Settings
 from botapi.store import codec
-from botapi.store.protocol import Doc, Key, Store, StoreError, join_key, prefix_range, split_key
+from botapi.store.protocol import (
+    Doc,
+    Key,
+    Outage,
+    Store,
+    StoreError,
+    join_key,
+    prefix_range,
+    split_key,
+)
 from botapi.transactions.bot_missing import bot_missing, run_missing
 from botapi.transactions.delete_task import delete_output, delete_task, forget_due
 from botapi.transactions.expire_slice import expire_slice
@@ -29,7 +38,11 @@ from botapi.transactions.update_bot import Stamp
 DUTY = "sweeper"
 DUTY_MS = 30_000
 PAGE = 500
+SILENT_EVERY_S = 15.0
 SLOW_EVERY_S = 60.0
+LOOK_S = 1.0
+PAUSED_S = 20.0
+"""A process that did nothing for so long was not up: it could not have heard any bot."""
 DAY_MS = 86_400_000
 DELETE_PIECES = 100
 _END = "\U0010ffff"
@@ -41,8 +54,8 @@ log = logging.getLogger(__name__)
 class Sweeps:
     """The sweeper of one process.
 
-    `watch` looks at files on disk, in the process that sweeps; `look` at what changed, in
-    every process. Both are called every round.
+    `watch` looks at files on disk, in the process that sweeps, every round; `look` at what
+    changed, in every process, about once a second.
     """
 
     store: Store
@@ -56,21 +69,35 @@ class Sweeps:
     ready_ms: int
     holder: str
     closed: bool = False
+    next_silent: float = 0.0
+    held_until_ms: int = 0
     next_slow: float = 0.0
 
     def run(self) -> None:
         """Sweep until closed."""
         next_flush = self.clock.monotonic() + FLUSH_EVERY_S
+        next_round = 0.0
         while not self.closed:
-            self.concurrency.sleep(min(self.settings.sweep_s, 1.0))
+            before_ms = self.clock.now_ms()
+            self.concurrency.sleep(min(self.settings.sweep_s, LOOK_S))
             if self.closed:
                 return
+            self.notice_pause(before_ms)
             now = self.clock.monotonic()
             if now >= next_flush:
                 next_flush = now + FLUSH_EVERY_S
                 self._guard("flush", self.last_seen.flush)
-            self._guard("sweep", self.round)
+            if now >= next_round:
+                next_round = now + self.settings.sweep_s
+                self._guard("sweep", self.round)
             self._guard("look", self.look)
+
+    def notice_pause(self, before_ms: int) -> None:
+        """Begin to count the silence of bots anew when this process has stood still since."""
+        now_ms = self.clock.now_ms()
+        if now_ms - before_ms > PAUSED_S * 1000:
+            log.warning("this process stood still for %d s", (now_ms - before_ms) // 1000)
+            self.ready_ms = now_ms
 
     def close(self) -> None:
         """Stop, store what is only in memory, and leave the duty to others."""
@@ -80,15 +107,18 @@ class Sweeps:
 
     def round(self) -> dict[str, int]:
         """One round: how many items each sweep changed; empty when another process sweeps."""
-        now_ms = self.clock.now_ms()
-        if hold_duty(self.store, DUTY, self.holder, now_ms=now_ms, for_ms=DUTY_MS) is None:
+        if not self._holds_duty():
             return {}
+        now_ms = self.clock.now_ms()
         self.watch(now_ms)
         done = {
             "slices": self._expire_slices(now_ms),
             "offers": self._return_offers(now_ms),
-            "bots": self._silent_bots(now_ms),
         }
+        if self.clock.monotonic() >= self.next_silent:
+            self.next_silent = self.clock.monotonic() + SILENT_EVERY_S
+            done["bots"] = self._silent_bots(now_ms)
+            done["runs"] = self._silent_runs(now_ms)
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
             done["repairs"] = self._repair()
@@ -96,10 +126,22 @@ class Sweeps:
             done["tasks"] = self._delete_old_tasks(now_ms)
         return done
 
+    def _holds_duty(self) -> bool:
+        """Is it this process that sweeps? Asks the store only when its time is half over."""
+        now_ms = self.clock.now_ms()
+        if self.held_until_ms - now_ms > DUTY_MS // 2:
+            return True
+        fence = hold_duty(self.store, DUTY, self.holder, now_ms=now_ms, for_ms=DUTY_MS)
+        self.held_until_ms = 0 if fence is None else now_ms + DUTY_MS
+        return fence is not None
+
     def _guard(self, what: str, act: Callable[[], object]) -> bool:
         """Run one item; an error is logged and the next one goes on."""
         try:
             return bool(act())
+        except Outage as error:
+            log.warning("%s: %s", what, error)
+            self.ready_ms = self.clock.now_ms()
         except StoreError as error:
             log.warning("%s: %s", what, error)
         except Exception:
@@ -155,9 +197,22 @@ class Sweeps:
                 live = self.last_seen.newest(codec.read_live(doc))
                 if silent_s(now_ms, live.seen_ms, self.ready_ms) > self._limit_s(None):
                     done += self._guard("silent bot", partial(self._bury, live, now_ms))
-                elif live.run_seen_ms:
-                    done += self._guard("silent run", partial(self._lost, live, now_ms))
         return done
+
+    def _silent_runs(self, now_ms: int) -> int:
+        """Runs of bots that call, but not about their run. A bot with a run counts as busy."""
+        done, after = 0, None
+        while True:
+            page = self.store.find(codec.BOT, [frozenset({"s:busy"})], after=after, limit=PAGE)
+            bots = [bot for bot in map(codec.read_bot, page.docs) if bot.task_id and not bot.dead]
+            seen = self.last_seen.get(*(bot.bot_id for bot in bots))
+            for bot in bots:
+                if bot.bot_id in seen:
+                    act = partial(self._lost, bot, seen[bot.bot_id], now_ms)
+                    done += self._guard("silent run", act)
+            if page.after is None:
+                return done
+            after = page.after
 
     def _limit_s(self, grace_s: float | None) -> float:
         return silence_limit_s(
@@ -188,17 +243,15 @@ class Sweeps:
         index = codec.read_task(task).slice_index
         return float(codec.read_request(req).slices[index].grace_period_s)
 
-    def _lost(self, live: LiveBot, now_ms: int) -> bool:
+    def _lost(self, bot: Bot, live: LiveBot, now_ms: int) -> bool:
         """A bot that calls, but not about its run, for longer than the task tolerates."""
-        (doc,) = self.store.get(codec.BOT, join_key(live.bot_id))
-        bot = codec.read_bot(doc) if doc is not None else None
-        if bot is None or not bot.task_id:
+        key = codec.task_key(parse_task_id(bot.task_id))
+        task, req = (*self.store.get(codec.TASK, key), *self.store.get(codec.REQ, key))
+        if task is None or req is None or codec.read_task(task).is_final:
             return False
-        (req,) = self.store.get(codec.REQ, codec.task_key(parse_task_id(bot.task_id)))
-        if req is None:
-            return False
+        heard_ms = max(live.run_seen_ms, codec.read_task(task).started_ms)
         limit_s = codec.read_request(req).bot_ping_tolerance_s + self.settings.seen_flush_s
-        if silent_s(now_ms, live.run_seen_ms, self.ready_ms) <= limit_s:
+        if silent_s(now_ms, heard_ms, self.ready_ms) <= limit_s:
             return False
         finished = run_missing(self.store, live, bot.task_id, self._stamp(now_ms))
         return finished is not None and finished.changed
