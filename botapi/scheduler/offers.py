@@ -8,6 +8,7 @@ be lost, so the queues with waiters are looked at again every `RECHECK_S`.
 """
 
 import logging
+from _thread import LockType
 from dataclasses import dataclass, field
 
 from botapi.clock import Clock
@@ -15,7 +16,7 @@ from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.domain.matching import Queue, fits
 from botapi.domain.task import Offer
 from botapi.store import codec
-from botapi.store.protocol import Key, Outage, Store
+from botapi.store.protocol import Key, Store, StoreError
 from botapi.transactions.offer_lease import (
     Offered,
     Waiting,
@@ -51,6 +52,7 @@ class Queues:
     """Every queue this process has heard of; immutable documents, so cached for ever."""
 
     store: Store
+    lock: LockType
     by_key: dict[Key, Queue] = field(default_factory=dict)
 
     def load(self) -> set[Key]:
@@ -69,14 +71,17 @@ class Queues:
         if key in self.by_key:
             return False
         (doc,) = self.store.get(codec.QUEUE, key)
-        if doc is not None:
-            self.by_key[key] = codec.read_queue(doc)
-        return doc is not None
+        if doc is None:
+            return False
+        queue = codec.read_queue(doc)
+        with self.lock:
+            self.by_key[key] = queue
+        return True
 
     def fitting(self, dimensions: frozenset[str]) -> frozenset[Key]:
         """The queues that a bot with these flat dimensions can serve."""
         return frozenset(
-            key for key, queue in self.by_key.items() if fits(dimensions, queue.constraints)
+            key for key, queue in list(self.by_key.items()) if fits(dimensions, queue.constraints)
         )
 
 
@@ -87,10 +92,10 @@ class Offers:
         self._store = store
         self._concurrency = concurrency
         self._clock = clock
-        self._queues = Queues(store)
+        self._lock = native_lock()
+        self._queues = Queues(store, self._lock)
         self._waiters: dict[str, Waiter] = {}
         self._hot: set[Key] = set()
-        self._lock = native_lock()
         self._wake = concurrency.event()
         self._closed = False
         self._recheck_at = 0.0
@@ -104,12 +109,16 @@ class Offers:
         With no time at all the caller gets what is there now. A second call for one bot
         sends the first one home.
         """
-        fitting = self._queues.fitting(dimensions)
         done = self._concurrency.event()
+        known = len(self._queues.by_key)
+        fitting = self._queues.fitting(dimensions)
         waiter = Waiter(bot_id, lease_session_id, dimensions, done, fitting, timeout_s > 0)
         with self._lock:
             if self._closed:
                 return None
+            if len(self._queues.by_key) != known:
+                # A queue was learned meanwhile, and nobody told a waiter not yet there.
+                waiter.queue_keys = fitting = self._queues.fitting(dimensions)
             before = self._waiters.pop(bot_id, None)
             self._waiters[bot_id] = waiter
             may_get = any(key in fitting or key not in self._queues.by_key for key in self._hot)
@@ -147,13 +156,20 @@ class Offers:
                 self._recheck()
                 while self._serve():
                     pass
-            except Outage as error:
+            except StoreError as error:
                 log.warning("no offers now: %s", error)
-                self._recheck_at = 0.0
-                self._concurrency.sleep(RETRY_S)
+                self._later()
+            except Exception:
+                log.exception("no offers now")
+                self._later()
             else:
                 self._wake.wait(max(0.0, self._recheck_at - self._clock.monotonic()))
             self._wake.clear()
+
+    def _later(self) -> None:
+        """Look at everything again after a short while: nobody else serves the waiters."""
+        self._recheck_at = 0.0
+        self._concurrency.sleep(RETRY_S)
 
     def _leave(self, waiter: Waiter) -> None:
         with self._lock:
@@ -178,8 +194,10 @@ class Offers:
         if now < self._recheck_at:
             return
         self._recheck_at = now + RECHECK_S
-        self._tell_waiters(self._queues.load())
+        new = self._queues.load()
+        self._tell_waiters(new)
         with self._lock:
+            self._hot |= new  # what was queued before this process ran, it never heard of
             wanted = frozenset().union(*(w.queue_keys for w in self._waiters.values()))
         for key in wanted - self._hot:
             if self._store.scan_keys(codec.PEND, *codec.queue_range(key), limit=1):
@@ -191,7 +209,7 @@ class Offers:
         for key in new:
             wanted = self._queues.by_key[key].constraints
             for waiter in list(self._waiters.values()):
-                if fits(waiter.dimensions, wanted):
+                if key not in waiter.queue_keys and fits(waiter.dimensions, wanted):
                     waiter.queue_keys |= {key}
 
     def _serve(self) -> bool:
@@ -202,7 +220,9 @@ class Offers:
             hot = set(self._hot)
             waiters = list(self._waiters.values())
         self._tell_waiters({key for key in hot if self._queues.learn(key)})
-        chosen = [w for w in waiters if not w.queue_keys.isdisjoint(hot)][:MAX_ROUND]
+        fitting = [w for w in waiters if not w.queue_keys.isdisjoint(hot)]
+        self._dismiss([w for w in waiters if not w.is_patient and w.queue_keys.isdisjoint(hot)])
+        chosen = fitting[:MAX_ROUND]
         ranges = sorted(key for key in hot if any(key in w.queue_keys for w in chosen))
         if not ranges:
             return False
@@ -211,21 +231,36 @@ class Offers:
         waiting = [Waiting(w.bot_id, w.lease_session_id, w.queue_keys) for w in chosen]
         try:
             offered = offer_leases(self._store, ranges, waiting, self._clock.now_ms())
-        except Outage:
+        except Exception:
             with self._lock:
                 self._hot.update(ranges)
             raise
         with self._lock:
             self._hot |= offered.more
         self._deliver(chosen, offered)
-        return bool(offered.more)
+        return bool(offered.more) or len(fitting) > MAX_ROUND
 
     def _deliver(self, chosen: list[Waiter], offered: Offered) -> None:
         for waiter in chosen:
             offer = offered.offers.get(waiter.bot_id)
-            is_over = waiter.bot_id in offered.stale or not waiter.is_patient
-            if offer is None and not is_over:
-                continue
-            waiter.offer = offer
+            if offer is not None:
+                self._give(waiter, offer)
+            elif waiter.bot_id in offered.stale or not waiter.is_patient:
+                self._dismiss([waiter])
+
+    def _give(self, waiter: Waiter, offer: Offer) -> None:
+        """Hand the offer to the bot's call: to a later one if this was sent home meanwhile."""
+        with self._lock:
+            held = self._waiters.get(waiter.bot_id)
+            if held is None or held.lease_session_id != waiter.lease_session_id:
+                held = waiter
+            else:
+                del self._waiters[waiter.bot_id]
+        held.offer = offer
+        held.done.set()
+
+    def _dismiss(self, waiters: list[Waiter]) -> None:
+        """Send these calls home without an offer."""
+        for waiter in waiters:
             self._leave(waiter)
             waiter.done.set()
