@@ -9,6 +9,8 @@ SELF_QUARANTINED = "Bot self-quarantined."
 TERMINATION_FLAG = 1
 SWAP_WINDOW_MS = 600_000
 SWAPS_TO_QUARANTINE = 3
+MAX_HEALTH_CHARS = 4_096
+"""Most characters kept of a reason; a bot may send any number of bad dimensions."""
 
 
 class BotStatus(StrEnum):
@@ -155,7 +157,11 @@ def health_of(
         own = quarantine_from_dimensions(dimensions) or own
     message = "\n".join([own, *complaints] if own else complaints)
     maintenance = state.get("maintenance")
-    return Health(message, maintenance if isinstance(maintenance, str) else "")
+    return Health(_cut(message), _cut(maintenance) if isinstance(maintenance, str) else "")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_HEALTH_CHARS else text[:MAX_HEALTH_CHARS] + "..."
 
 
 def explain_in_state(state: Mapping[str, Any], health: Health) -> dict[str, Any]:

@@ -151,14 +151,18 @@ class BotChange:
 
 
 def new_bot(bot_id: str, dimensions: tuple[str, ...], now_ms: int) -> Bot:
-    """A bot never heard of: alive, healthy, idle."""
-    return Bot(bot_id, dimensions, now_ms, idle_since_ms=now_ms)
+    """A bot never heard of: alive, healthy, and not idle before it says so (bot-api 12.2)."""
+    return Bot(bot_id, dimensions, now_ms)
 
 
 def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChange:
-    """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9."""
-    dedup_key = f"{update.kind}:{update.dedup_key}" if update.dedup_key else ""
-    if dedup_key and dedup_key == bot.last_event_dedup_key:
+    """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9.
+
+    An update without a dedup key has its event id as one: the transaction that runs again
+    after a commit of unknown outcome must not count the event twice.
+    """
+    dedup_key = f"{update.kind}:{update.dedup_key or event_id}"
+    if dedup_key == bot.last_event_dedup_key:
         return BotChange(bot, None, "", is_repeat=True)
     rule = RULES[update.kind]
     retasked, abandoned = _retasked(bot, update, rule)

@@ -7,9 +7,10 @@ from botapi.bot_call import BotCall, BotServer, Reply, read_state
 from botapi.domain.claim import Attempt, Run, Skip, Terminate
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import parse_task_id, run_id
+from botapi.domain.names import is_lease_id, parse_task_id, run_id
 from botapi.domain.task import TaskRequest
 from botapi.transactions.claim_slice import BotVanished, Claim, Claimed, claim_slice
+from botapi.transactions.update_bot import state_problem
 
 EXTRA_LIFE_MS = 300_000
 """Added to a claimed run's times for the life of the config snapshot (bot-api 2.1)."""
@@ -38,6 +39,8 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
     except BotVanished:
         raise Refusal(Code.INTERNAL, "this bot was deleted; poll again") from None
     state = read_state(request.state)[0] or None
+    if state and state_problem(state):
+        state = None
     server.last_seen.touch(call.bot.bot_id, call.call.now_ms, state=state, is_run=True)
     match claimed.decision:
         case Skip(reason):
@@ -54,6 +57,8 @@ def _checked(call: BotCall, request: ClaimRequest) -> Claim:
     for name in ("claim_id", "task_id", "task_to_run_id"):
         if not getattr(request, name):
             raise Refusal(Code.INVALID_ARGUMENT, f"{name}: missing")
+    if not is_lease_id(str(request.claim_id)):
+        raise Refusal(Code.INVALID_ARGUMENT, "claim_id: not 1 to 128 of a-zA-Z0-9-_./:")
     try:
         task_id = parse_task_id(str(request.task_id))
     except ValueError as error:
@@ -71,7 +76,7 @@ def _checked(call: BotCall, request: ClaimRequest) -> Claim:
             slice_index=number // 16,
         ),
         dedup_key=str(request.claim_id),
-        seq=seq if isinstance(seq, int) else 0,
+        seq=seq if isinstance(seq, int) and 0 <= seq < 2**53 else 0,
         recent_polls=call.recent_polls,
     )
 

@@ -9,8 +9,9 @@ from botapi.domain.bot_event import FROM_BOTS, BotUpdate, CallInfo
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid
-from botapi.transactions.update_bot import update_bot
+from botapi.transactions.update_bot import state_problem, update_bot
 
+MAX_VERSION_CHARS = 128
 MAX_MESSAGE_CHARS = 16_384
 
 
@@ -38,8 +39,11 @@ def event(server: BotServer, call: BotCall, request: EventRequest) -> Reply:
     if not is_request_uuid(uuid):
         raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     state, wrong = read_state(request.state)
-    if wrong:
-        raise Refusal(Code.INVALID_ARGUMENT, f"state: {wrong[0]}")
+    problem = wrong[0] if wrong else state_problem(state)
+    if problem:
+        raise Refusal(Code.INVALID_ARGUMENT, f"state: {problem}")
+    if len(request.version or "") > MAX_VERSION_CHARS:
+        raise Refusal(Code.INVALID_ARGUMENT, f"version: over {MAX_VERSION_CHARS} characters")
     if call.is_superseded:
         return Reply({})
     health = None

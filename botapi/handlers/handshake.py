@@ -23,7 +23,9 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id, is_session_id
 from botapi.store import codec
 from botapi.store.protocol import join_key
-from botapi.transactions.update_bot import update_bot
+from botapi.transactions.update_bot import state_problem, update_bot
+
+MAX_VERSION_CHARS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +50,14 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     session_id = request.session_id or f"autogen-{call.now_ms}-{server.rng.randbits(32):08x}"
     if not is_session_id(session_id):
         raise Refusal(Code.INVALID_ARGUMENT, f"session_id: not 1 to 50 of a-z0-9-_/: {session_id}")
+    if len(request.version or "") > MAX_VERSION_CHARS:
+        raise Refusal(Code.INVALID_ARGUMENT, f"version: over {MAX_VERSION_CHARS} characters")
     complaints = dimensions.validate(dims)
     state, wrong = read_state(request.state)
     complaints += wrong
+    problem = state_problem(state)
+    if problem:
+        complaints, state = [*complaints, problem], {}
     health = health_of(state, dims, complaints)
     state = {
         **explain_in_state(state, health),
@@ -71,13 +78,16 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
         changes={"epoch": epoch, "claim_seq": 0, "polls_before_claim": ()} if is_new else {},
     )
     assigned = {**group.dimensions, "id": (bot_id,)}
-    update_bot(
-        server.store,
-        bot_id,
-        update,
-        server.stamp(call, session_id),
-        first_dimensions=dimensions.flatten(assigned),
-    )
+    if is_new or before is None or not before.task_id:
+        # The same session with a run of its own is a repeat that arrived late: the poll
+        # that a process really sends next abandons the run, this must not.
+        update_bot(
+            server.store,
+            bot_id,
+            update,
+            server.stamp(call, session_id),
+            first_dimensions=dimensions.flatten(assigned),
+        )
     server.last_seen.touch(bot_id, call.now_ms, state=state)
     session = Session(
         bot_id=bot_id,

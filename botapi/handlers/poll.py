@@ -28,7 +28,7 @@ from botapi.domain.bot import (
 from botapi.domain.bot_event import BotUpdate, EventKind, apply, new_bot
 from botapi.domain.bot_groups import BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import check_bot_id
+from botapi.domain.names import check_bot_id, is_request_uuid
 from botapi.domain.poll import (
     NO_SESSION,
     Decision,
@@ -43,14 +43,16 @@ from botapi.domain.poll import (
 )
 from botapi.store import codec
 from botapi.store.protocol import join_key
-from botapi.transactions.update_bot import update_bot
+from botapi.transactions.update_bot import state_problem, update_bot
 
 MAX_DIMENSION_VALUES = 180
 """Every value is an index entry; a bot with more is quarantined."""
+MAX_VERSION_CHARS = 128
 FOREIGN_NOTE = (
     "runs an archive this server never made; it is left alone until bots.cfg says "
     'bot_archive: "keep" for its group, or an admin installs ours'
 )
+KEEP_NOTE = 'keeps an archive of its own: its group says bot_archive: "keep"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +92,12 @@ class _Facts:
 
 def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     """Answer with the command of bot-api 3.2, and keep what the bot says of itself."""
+    if not is_request_uuid(request.request_uuid or ""):
+        raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     facts = _read(server, call, request)
     _refuse_stale(facts.stored, request)
     health = health_of(facts.state, request.dimensions or {}, facts.complaints)
-    version = request.version or ""
+    version = _version(request)
     foreign = treats_as_foreign(
         facts.group.bot_archive,
         is_ours=facts.is_ours,
@@ -113,16 +117,17 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         )
     )
     state = explain_in_state(facts.state, health)
+    changes = _changes(facts, call, foreign=foreign and version != expected)
     update = BotUpdate(
         _event_kind(decision),
-        message=decision.message if isinstance(decision, Restart) else "",
+        message=decision.message if isinstance(decision, Restart) else _news(facts, changes),
         dedup_key=request.request_uuid or "",
         dimensions=facts.dims,
         state=state or None,
         call=call_info(_session_id(facts), call, facts.identity, version),
         health=health,
         owners=facts.group.owners,
-        changes=_changes(facts, call, foreign=foreign and version != expected),
+        changes=changes,
     )
     if not _is_repeat(facts.stored, request):
         _store(server, call, facts, update)
@@ -149,18 +154,22 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
     stored = codec.read_bot(doc) if doc is not None else None
     if session is not None and stored is not None and stored.session_id != session.session_id:
         token = Presented.SUPERSEDED
-    complaints = dimensions.validate(dims)
+    if sum(map(len, dims.values())) > MAX_DIMENSION_VALUES:
+        complaints = [f"more than {MAX_DIMENSION_VALUES} dimension values"]
+    else:
+        complaints = dimensions.validate(dims)
     if bot_id != claimed_id:
         complaints.append(f'the dimension id is "{claimed_id}", the session belongs to "{bot_id}"')
-    if sum(map(len, dims.values())) > MAX_DIMENSION_VALUES:
-        complaints.append(f"more than {MAX_DIMENSION_VALUES} dimension values")
     flat = None
     if not complaints:
         trusted = snapshot.config.trusted_dimensions
         flat = dimensions.flatten(dimensions.overlay(dims, group.dimensions, trusted))
     state, wrong = read_state(request.state)
     complaints += wrong
-    if not request.version:
+    problem = state_problem(state)
+    if problem:
+        complaints, state = [*complaints, problem], {}
+    if not _version(request):
         complaints.append("the bot does not say which version it runs")
     if token is Presented.ABSENT:
         complaints.append(NO_SESSION)
@@ -168,6 +177,12 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
     return _Facts(
         bot_id, token, session, snapshot, group, identity, stored, flat, state, tuple(complaints)
     )
+
+
+def _version(request: PollRequest) -> str:
+    """The archive that the bot says it runs; nothing that could not be a version."""
+    version = request.version or ""
+    return version if len(version) <= MAX_VERSION_CHARS else ""
 
 
 def _session_of(
@@ -216,12 +231,27 @@ def _conflicts(stored: Bot | None, call: Call) -> list[str]:
 
 
 def _changes(facts: _Facts, call: Call, *, foreign: bool) -> dict[str, Any]:
-    changes: dict[str, Any] = {"note": FOREIGN_NOTE if foreign else ""}
-    if facts.token is Presented.SUPERSEDED and facts.session is not None:
-        swap = SessionSwap(call.now_ms, facts.session.session_id, call.presented.peer_ip)
-        before = facts.stored.swaps if facts.stored is not None else ()
-        changes["swaps"] = (*before[-(SWAPS_TO_QUARANTINE - 1) :], swap)
-    return changes
+    if facts.token is Presented.SUPERSEDED:
+        return _swapped(facts, call)
+    note = KEEP_NOTE if facts.group.bot_archive == "keep" else FOREIGN_NOTE
+    return {"note": note if foreign else ""}
+
+
+def _swapped(facts: _Facts, call: Call) -> dict[str, Any]:
+    """The older session is noted once, however often it polls."""
+    if facts.session is None or facts.stored is None:
+        return {}
+    before, session_id = facts.stored.swaps, facts.session.session_id
+    if any(swap.session_id == session_id for swap in before):
+        return {}
+    swap = SessionSwap(call.now_ms, session_id, call.presented.peer_ip)
+    return {"swaps": (*before[-(SWAPS_TO_QUARANTINE - 1) :], swap)}
+
+
+def _news(facts: _Facts, changes: Mapping[str, Any]) -> str:
+    """A note about a foreign bot is told once in its events too."""
+    note = str(changes.get("note", ""))
+    return note if facts.stored is None or note != facts.stored.note else ""
 
 
 def _session_id(facts: _Facts) -> str:

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import parse_task_id
+from botapi.domain.names import is_request_uuid, parse_task_id
 from botapi.domain.output import Gap
 from botapi.domain.task import Task
 from botapi.store import codec
@@ -20,6 +20,9 @@ from botapi.transactions.update_task import (
     Progress,
     update_task,
 )
+
+MAX_OFFSET = 10**15 - 1
+"""The largest offset that a key of stored output can name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +94,13 @@ def _checked(request: TaskUpdateRequest) -> tuple[str, bytes]:
         raise Refusal(Code.INVALID_ARGUMENT, "duration and exit_code: both or none, one is missing")
     if request.bot_overhead is not None and request.duration is None:
         raise Refusal(Code.INVALID_ARGUMENT, "bot_overhead: needs duration")
-    if (request.output_chunk_start or 0) < 0:
-        raise Refusal(
-            Code.INVALID_ARGUMENT, f"output_chunk_start: negative: {request.output_chunk_start}"
-        )
+    if not 0 <= (request.output_chunk_start or 0) <= MAX_OFFSET:
+        start = request.output_chunk_start
+        raise Refusal(Code.INVALID_ARGUMENT, f"output_chunk_start: not 0 to {MAX_OFFSET}: {start}")
+    if abs(request.exit_code or 0) >= 2**63:
+        raise Refusal(Code.INVALID_ARGUMENT, f"exit_code: over 64 bits: {request.exit_code}")
+    if not is_request_uuid(request.request_uuid or ""):
+        raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     try:
         return task_id, base64.b64decode(request.output or "", validate=True)
     except (binascii.Error, ValueError):

@@ -1,13 +1,16 @@
 """The only way a bot changes: one event, its effect, and the run it abandons (bot-api 9.3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from botapi.domain.bot import Bot
+from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.bot_event import RULES, BotChange, BotUpdate, apply, new_bot
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.names import parse_task_id
 from botapi.store import codec
-from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.store.documents import pack
+from botapi.store.protocol import Doc, Store, TooLarge, Txn, join_key
 from botapi.transactions.finish_task import stage_finish
 
 
@@ -21,6 +24,20 @@ class Stamp:
     now_ms: int
     event_id: str
     keep_event_ms: int
+
+
+def state_problem(state: Mapping[str, Any]) -> str:
+    """Why no document can hold this state of a bot, empty when one can.
+
+    One such state would keep the last-seen times of every bot from being stored.
+    """
+    try:
+        pack(Doc("state", state))
+    except TooLarge as error:
+        return f"bad state dict: {error}"
+    except OverflowError:
+        return "bad state dict: a whole number has more than 64 bits"
+    return ""
 
 
 def stage_update(
@@ -51,6 +68,10 @@ def stage_update(
 
 def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
     txn.put(codec.BOT, codec.bot_doc(change.bot, was))
+    if was is None:
+        # Silence is looked for among the bots last seen: one that is never heard of again
+        # must be found there too, even if this process ends before it stores what it saw.
+        txn.put(codec.LIVE, codec.live_doc(LiveBot(change.bot.bot_id, stamp.now_ms, stamp.now_ms)))
     if change.event is not None:
         txn.put(codec.EVENT, codec.event_doc(change.event, stamp.keep_event_ms))
     if change.abandoned:
