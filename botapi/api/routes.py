@@ -173,7 +173,12 @@ class ApiRoutes:
         routes.register_error_handler(Refusal, problems.of_refusal)
         routes.register_error_handler(BodyTooLarge, problems.of_body_too_large)
         routes.register_error_handler(StoreError, problems.of_store_error)
-        routes.register_error_handler(HTTPException, problems.of_http)
+        for kind in (
+            404,
+            405,
+            HTTPException,
+        ):  # the pages have 404 and 405 for the whole application
+            routes.register_error_handler(kind, problems.of_http)
         routes.register_error_handler(Exception, problems.of_bug)
         return routes
 

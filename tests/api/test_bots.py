@@ -1,0 +1,149 @@
+"""Bots and their events."""
+
+import pytest
+
+VIEW_KEYS = {
+    "bot_id", "status", "dimensions", "state", "version", "expected_version", "task_id",
+    "quarantine_reason", "maintenance", "first_seen_at", "last_seen_at", "external_ip",
+    "authenticated_as", "session_id", "note",
+}  # fmt: skip
+EVENT_KEYS = {
+    "event_id", "at", "event", "message", "task_id", "version", "session_id", "external_ip",
+    "quarantined", "maintenance",
+}  # fmt: skip
+NONE = {"busy": 0, "idle": 0, "maintenance": 0, "quarantined": 0, "dead": 0}
+
+
+@pytest.fixture
+def fleet(make_bot):
+    """An idle, a quarantined and a busy-with-upkeep bot."""
+    make_bot("vm1", dims={"gpu": ["a", "b"]}).start()
+    sick = make_bot("vm2", dims={"os": ["Mac"]})
+    sick.state["quarantined"] = "no disk"
+    sick.handshake()
+    sick.poll()
+    upkeep = make_bot("vm3")
+    upkeep.state["maintenance"] = "cleaning"
+    upkeep.handshake()
+    upkeep.poll()
+
+
+def ids(reply):
+    assert reply.status_code == 200, reply.text
+    return [bot["bot_id"] for bot in reply.json["items"]]
+
+
+def test_there_are_no_bots(admin):
+    assert admin.get("/bots").json == {"items": [], "next_cursor": None, "counts": NONE}
+
+
+def test_list_by_id_with_counts(admin, fleet):
+    reply = admin.get("/bots")
+    assert ids(reply) == ["vm1", "vm2", "vm3"]
+    assert reply.json["counts"] == NONE | {"idle": 1, "quarantined": 1, "maintenance": 1}
+    first, second, third = reply.json["items"]
+    assert set(first) == VIEW_KEYS
+    assert first["dimensions"] == {
+        "gpu": ["a", "b"], "id": ["vm1"], "os": ["Linux"], "pool": ["default"],
+    }  # fmt: skip
+    assert (second["status"], second["quarantine_reason"]) == ("quarantined", "no disk")
+    assert (third["status"], third["maintenance"]) == ("maintenance", "cleaning")
+    assert first["quarantine_reason"] is first["maintenance"] is first["task_id"] is None
+    assert first["version"] == first["expected_version"]
+
+
+def test_filters(admin, fleet):
+    assert ids(admin.get("/bots?dimension=os:Linux")) == ["vm1", "vm3"]
+    assert ids(admin.get("/bots?dimension=os:Linux|Mac&dimension=gpu:a")) == ["vm1"]
+    assert ids(admin.get("/bots?status=idle")) == ["vm1"]
+    assert ids(admin.get("/bots?status=idle&status=quarantined")) == ["vm1", "vm2"]
+    assert ids(admin.get("/bots?dimension=os:Linux&status=&dimension=")) == ["vm1", "vm3"]
+
+
+def test_counts_are_of_the_dimensions_in_any_status(admin, fleet):
+    counts = admin.get("/bots?dimension=os:Linux&status=dead&limit=1").json["counts"]
+    assert counts == NONE | {"idle": 1, "maintenance": 1}
+
+
+def test_pages(admin, fleet):
+    first = admin.get("/bots?limit=2")
+    assert ids(first) == ["vm1", "vm2"]
+    second = admin.get(f"/bots?limit=2&cursor={first.json['next_cursor']}")
+    assert ids(second) == ["vm3"]
+    assert second.json["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ("dimension=os", '?dimension: "os": has no colon; write key:value'),
+        ("dimension=1:x", '?dimension: "1:x": key does not match'),
+        ("dimension=os:a||b", '?dimension: "os:a||b": empty value'),
+        ("dimension=n:" + "|".join(map(str, range(26))), "?dimension: more than 25 values"),
+        ("status=sick", '?status: "sick" is no status; use one of dead, quarantined'),
+        ("limit=x", "?limit: "),
+        ("q=x", "?q: no such parameter"),
+    ],
+)
+def test_wrong_query_is_400(admin, query, complaint):
+    reply = admin.get(f"/bots?{query}")
+    assert reply.status_code == 400
+    assert reply.json["detail"].startswith(complaint)
+
+
+def test_one_bot(admin, fleet, clock):
+    bot = admin.get("/bots/vm1").json
+    assert bot == admin.get("/bots").json["items"][0]
+    assert (bot["first_seen_at"], bot["session_id"]) == (
+        "2026-03-04T06:06:07.089Z",
+        "vm1-session/1",
+    )
+    assert bot["state"]["client"] == {"name": "skep", "version": "1"}
+    assert bot["external_ip"] == "127.0.0.1"
+
+
+def test_busy_bot_names_its_task(admin, ready_bot):
+    task_id = admin.submit("x")["task_id"]
+    ready_bot.claim(ready_bot.update()["lease"])
+    bot = admin.get("/bots/vm1").json
+    assert (bot["status"], bot["task_id"]) == ("busy", task_id)
+    assert {event["task_id"] for event in admin.get("/bots/vm1/events").json["items"]} == {
+        None,
+        task_id,
+    }
+
+
+def test_bot_id_may_hold_a_slash_and_blanks(admin, make_bot):
+    bot = make_bot("a/b c%")
+    bot.session_id = "s/1"
+    bot.start()
+    assert admin.get("/bots/a%2Fb%20c%25").json["bot_id"] == "a/b c%"
+    assert admin.get("/bots/a%2Fb%20c%25/events").json["items"]
+
+
+@pytest.mark.parametrize("path", ["/bots/nobody", "/bots/nobody/events", "/bots/" + "x" * 2000])
+def test_unknown_bot_is_404(admin, path):
+    reply = admin.get(path)
+    assert (reply.status_code, reply.json["code"]) == (404, "not_found")
+    assert reply.json["detail"].startswith('there is no bot "')
+
+
+def test_events_are_newest_first_and_page(admin, ready_bot, clock):
+    for n in range(3):
+        clock.advance(1)
+        ready_bot.call("/event", event="bot_log", message=f"line {n}", request_uuid=f"u{n}")
+    items = admin.get("/bots/vm1/events").json["items"]
+    assert set(items[0]) == EVENT_KEYS
+    assert [event["message"] for event in items[:3]] == ["line 2", "line 1", "line 0"]
+    assert items[-1]["event"] == "bot_connected"
+    first = admin.get("/bots/vm1/events?limit=1").json
+    rest = admin.get(f"/bots/vm1/events?cursor={first['next_cursor']}").json
+    assert first["items"] + rest["items"] == items
+
+
+def test_bot_of_another_version_is_told_from_the_others(admin, make_bot):
+    bot = make_bot("vm1", version="f" * 64)
+    bot.handshake()
+    view = admin.get("/bots/vm1").json
+    assert view["version"] != view["expected_version"]
+    assert len(view["expected_version"]) == 64

@@ -1,0 +1,83 @@
+"""Errors: one form, one line, the request id, and never a stack of frames."""
+
+import pytest
+
+from botapi.store.protocol import Outage
+
+
+def check(reply, status, code):
+    assert reply.content_type == "application/problem+json"
+    assert set(reply.json) == {"type", "title", "status", "detail", "code", "instance"}
+    assert (reply.status_code, reply.json["status"], reply.json["code"]) == (status, status, code)
+    assert reply.json["instance"] == reply.headers["X-Request-Id"]
+    assert "\n" not in reply.json["detail"]
+    assert reply.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nope", "/tasks/1/2/3", "/whoami/", "/config"])
+def test_unknown_path_is_404(admin, path):
+    reply = admin.get(path)
+    if path == "":
+        assert reply.status_code == 308 or reply.json["code"] == "not_found"
+    else:
+        check(reply, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/tasks", "GET, POST"),
+        ("POST", "/bots", "GET"),
+        ("GET", "/tasks/x/cancel", "POST"),
+        ("PUT", "/bots/vm1", "GET"),
+        ("OPTIONS", "/whoami", "GET"),
+        ("GET", "/bootstrap-tokens", "POST"),
+    ],
+)
+def test_wrong_method_is_405_and_says_which(admin, method, path, allowed):
+    reply = admin.call(method, path)
+    check(reply, 405, "method_not_allowed")
+    assert reply.headers["Allow"] == allowed
+
+
+def test_head_is_a_get_without_a_body(admin):
+    reply = admin.call("HEAD", "/whoami")
+    assert (reply.status_code, reply.data) == (200, b"")
+
+
+def test_store_that_is_away_is_503_with_retry_after(admin, parts, monkeypatch):
+    def away(*_args, **_more):
+        raise Outage("disk\nfull")
+
+    monkeypatch.setattr(parts.store, "find", away)
+    reply = admin.get("/tasks")
+    check(reply, 503, "unavailable")
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+def test_mistake_of_ours_is_500_in_one_line(admin, parts, monkeypatch, caplog):
+    def broken(*_args, **_more):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(parts.store, "find", broken)
+    reply = admin.get("/tasks")
+    check(reply, 500, "internal")
+    assert "secret" not in reply.text
+    assert reply.json["instance"] in caplog.text
+
+
+def test_every_kind_of_error_has_the_form(admin, anybody, ready_bot):
+    check(anybody.get("/tasks"), 401, "unauthenticated")
+    check(admin.post("/tasks", {}), 400, "invalid_argument")
+    check(admin.get("/tasks/zz"), 404, "not_found")
+    body = {"command": ["x"], "dimensions": {"os": ["BeOS"]}}
+    check(admin.post("/tasks", body), 409, "no_capacity")
+    check(admin.post("/tasks", data=b"x" * 1_100_000), 413, "too_large")
+
+
+def test_answers_carry_a_request_id_and_are_not_kept(admin):
+    reply = admin.get("/whoami")
+    assert reply.headers["X-Request-Id"]
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    assert reply.content_type == "application/json"
