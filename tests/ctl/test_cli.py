@@ -93,3 +93,12 @@ def test_every_option_has_a_help_line_or_shows_its_default(name, command):
         if isinstance(option, click.Option) and not (option.help or option.show_default)
     ]
     assert silent == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["init", "serve"])
+def test_server_commands_are_where_the_table_says(name):
+    command = [sys.executable, "-m", "botapi.cli", name, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"skep {name}" in done.stdout or f"{name} [OPTIONS]" in done.stdout
+    assert "--data-dir" in done.stdout
