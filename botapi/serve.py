@@ -90,6 +90,7 @@ def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
     """Make what is missing; the clear text of a new admin key, or empty."""
     clock, rng = SystemClock(), SystemRng()
     try:
+        chosen.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (chosen.config_dir / "scripts").mkdir(parents=True, exist_ok=True)
         bots_cfg = chosen.config_dir / "bots.cfg"
         if not bots_cfg.exists():
@@ -198,7 +199,11 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
         click.echo(f"skep listens on {url}{opening}", err=True)
 
     def _url(self, address: tuple[Any, ...]) -> str:
-        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        """How this machine reaches the socket; one bound to every address by loopback."""
+        bound = ipaddress.ip_address(address[0])
+        if bound.is_unspecified:
+            bound = ipaddress.ip_address("::1" if bound.version == 6 else "127.0.0.1")
+        host = f"[{bound}]" if bound.version == 6 else str(bound)
         scheme = "https" if self.chosen.tls_cert else "http"
         return f"{scheme}://{host}:{address[1]}"
 

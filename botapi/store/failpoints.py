@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botapi.store.protocol import Doc, Key, Store, Txn
+from botapi.store.protocol import Doc, Key, Store, StoreError, Txn
 
 T = TypeVar("T")
 
 _SPEC = re.compile(r"([a-z_.]+)\.(before_commit|after_commit):kill@([1-9][0-9]*)")
 
 
-class BadFault(ValueError):
+class BadFault(StoreError):
     """Not a fault specification; says what one looks like."""
 
 
