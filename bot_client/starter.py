@@ -50,6 +50,7 @@ class Starter:
         """Run until the end; returns this process's exit code."""
         lock_fd = singleton.lock(self._dir)
         self._listen()
+        self._forget_slot()
         processes.become_subreaper()
         backoff = Backoff(self._clock, 2.0, BACKOFF_CAP_S)
         while True:
@@ -79,6 +80,14 @@ class Starter:
             state.fail_probation(f"exit status {code}", self._clock.wall())
         state.run = ""
         state.save()
+
+    def _forget_slot(self) -> None:
+        """A fresh start begins with the archive that was started, perhaps newly fetched."""
+        state = SlotState(self._dir)
+        if state.run or state.probation is not None:
+            state.run = ""
+            state.probation = None
+            state.save()
 
     def _choose(self) -> str:
         """The slot that the state names, else a fresh copy of the last good archive."""

@@ -96,7 +96,8 @@ class TaskRun:
                 report = self._turn(manifest, poster, buffer, last_ditch_at)
                 if report is not None:
                     return report
-        except RunnerGone as gone:
+        except (RunnerGone, OSError, ValueError) as gone:
+            # Whatever it was (a full disk counts): nothing of the task may go on unwatched.
             log.warning("task %s: %s", manifest.task_id, gone)
             self._link.bury()
             return {"internal": f"Execution failed: {gone}"}

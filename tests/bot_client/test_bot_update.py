@@ -53,8 +53,11 @@ def test_good_update_is_taken_and_becomes_the_last_known_good(
     assert task.final["exit_code"] == 0
     assert archive.content_digest(str(bot.zip)) == version
     assert archive.read_comment(str(bot.dir / "swarming_bot.2.zip")) == ""
-    assert bot.process is not None
-    assert bot.process.poll() is None
+    bot.signal()
+    assert bot.wait() == 0
+    newer = bot.install(hooks="# newly fetched by hand\n")
+    bot.start()
+    assert server.wait_calls("handshake", 3)[2].body["version"] == newer
 
 
 @pytest.mark.parametrize(
