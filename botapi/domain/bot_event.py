@@ -155,13 +155,18 @@ def new_bot(bot_id: str, dimensions: tuple[str, ...], now_ms: int) -> Bot:
     return Bot(bot_id, dimensions, now_ms)
 
 
+def event_key(update: BotUpdate, event_id: str) -> str:
+    """What the bot remembers of its last event, to know a repeat by."""
+    return f"{update.kind}:{update.dedup_key or event_id}"
+
+
 def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChange:
     """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9.
 
     An update without a dedup key has its event id as one: the transaction that runs again
     after a commit of unknown outcome must not count the event twice.
     """
-    dedup_key = f"{update.kind}:{update.dedup_key or event_id}"
+    dedup_key = event_key(update, event_id)
     if dedup_key == bot.last_event_dedup_key:
         return BotChange(bot, None, "", is_repeat=True)
     rule = RULES[update.kind]

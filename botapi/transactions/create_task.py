@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from botapi.domain.matching import queue_of, shard
 from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
 from botapi.store import codec
+from botapi.store.documents import pack
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, Txn, join_key
 
 DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
@@ -81,7 +82,7 @@ def create_task(
             *txn.get(codec.REQ, wanted.key),
             *txn.get(codec.TASK, wanted.key),
         )
-        is_same = there is not None and dict(there.body) == dict(wanted.body)
+        is_same = there is not None and pack(there).body == pack(wanted).body
         if known is not None and not (nonce and is_same):
             return Created(known, is_new=False)
         if there is not None and task_was is not None:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from botapi.domain.bot_event import BotUpdate, EventKind
+from botapi.domain.bot import Bot
+from botapi.domain.bot_event import BotUpdate, EventKind, event_key
 from botapi.domain.completion import Ending, event_of
 from botapi.domain.names import run_id
 from botapi.domain.output import Append, Gap, place
@@ -71,10 +72,11 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
             return Missing()
         task = codec.read_task(task_was)
         bot = codec.read_bot(bot_doc) if bot_doc is not None else None
-        if bot is None or bot.task_id != run_id(progress.task_id):
-            return NotCurrent(f"this bot does not run {progress.task_id}")
-        if bot.session_id != progress.session_id:
-            return NotCurrent("another process took this bot id over")
+        if bot is not None and _is_own_end(bot, progress, task, stamp):
+            return Accepted(task)
+        why_not = _why_not_current(bot, progress)
+        if why_not:
+            return NotCurrent(why_not)
         if task.is_final:
             if progress.ending is not None:
                 _stage_event(txn, progress, task, stamp)
@@ -102,6 +104,14 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
     return store.transact(work, label="update_task")
 
 
+def _why_not_current(bot: Bot | None, progress: Progress) -> str:
+    if bot is None or bot.task_id != run_id(progress.task_id):
+        return f"this bot does not run {progress.task_id}"
+    if bot.session_id != progress.session_id:
+        return "another process took this bot id over"
+    return ""
+
+
 def _stage_output(txn: Txn, task_id: str, placed: Append) -> None:
     for start in range(0, len(placed.data), PIECE_BYTES):
         piece = placed.data[start : start + PIECE_BYTES]
@@ -120,9 +130,18 @@ def _stage_end(
     return Accepted(done.task)
 
 
+def _end_event(progress: Progress, task: Task) -> BotUpdate:
+    return BotUpdate(event_of(task), dedup_key=progress.dedup_key)
+
+
+def _is_own_end(bot: Bot, progress: Progress, task: Task, stamp: Stamp) -> bool:
+    """Did this very call end the run, in a commit whose outcome was unknown?"""
+    key = event_key(_end_event(progress, task), stamp.event_id)
+    return progress.ending is not None and task.is_final and bot.last_event_dedup_key == key
+
+
 def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp) -> None:
-    update = BotUpdate(event_of(task), dedup_key=progress.dedup_key)
-    stage_update(txn, progress.bot_id, update, stamp)
+    stage_update(txn, progress.bot_id, _end_event(progress, task), stamp)
 
 
 def end_with_error(

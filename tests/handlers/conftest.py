@@ -1,0 +1,36 @@
+"""Handlers run on the whole family of stores, with a small archive for the bots."""
+
+import zipfile
+
+import pytest
+
+from botapi.settings import Settings
+from tests.transactions.stores import FAMILY, open_store
+
+SMALL_BOT = {"__main__.py": "print(1)\n", "bot_client/__init__.py": "", "config/config.json": "{}"}
+
+
+def write_bot(path, **changes):
+    """A bot archive that is built in no time."""
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, text in (SMALL_BOT | changes).items():
+            bundle.writestr(name, text)
+    return path
+
+
+@pytest.fixture
+def bot_archive(tmp_path):
+    return write_bot(tmp_path / "bot.zip")
+
+
+@pytest.fixture
+def settings(tmp_path, bot_archive):
+    return Settings(
+        data_dir=tmp_path / "data", bot_archive=bot_archive, hold_min_s=5.0, hold_max_s=5.0
+    )
+
+
+@pytest.fixture(params=FAMILY)
+def store(request, tmp_path, clock, rng):
+    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+        yield store
