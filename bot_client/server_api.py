@@ -79,14 +79,17 @@ class ServerApi:
 
         with_retries(once, self.clock, schedule, self.give_up)
 
-    def enroll(self, token: str) -> str:
-        """Trade a bootstrap token for this host's secret.  SessionLost when it is refused."""
-        body = {"bot_id": self.bot_id, "token": token}
+    def enroll(self, token: str, secret: str) -> str:
+        """Trade a bootstrap token for this host's secret, which we propose.
+
+        SessionLost when it is refused.
+        """
+        body = {"bot_id": self.bot_id, "token": token, "secret": secret}
         reply = self._post("/skep/v1/enroll", body, STUBBORN, bare=True)
-        secret = reply.get("secret")
-        if not isinstance(secret, str) or not secret:
+        given = reply.get("secret")
+        if not isinstance(given, str) or not given:
             raise BadReply("enroll: no secret in the reply")
-        return secret
+        return given
 
     def handshake(self, attributes: Attributes, session_id: str) -> Json:
         """Register; the reply's ``session`` becomes the token."""

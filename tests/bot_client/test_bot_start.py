@@ -66,7 +66,9 @@ def test_bot_enrols_with_the_zip_comment_and_forgets_it(
     server.secret_needed = "host-secret"
     bot.env["SWARMING_BOT_ID"] = "host7--3"
     bot.start_idle(comment=b"token-1")
-    assert server.named("enroll")[0].body == {"bot_id": "host7--3", "token": "token-1"}
+    asked = server.named("enroll")[0].body
+    assert (asked["bot_id"], asked["token"]) == ("host7--3", "token-1")
+    assert len(asked["secret"]) >= 43
     kept = bot.dir / "enrolled.json"
     assert json.loads(kept.read_text()) == {
         "server": server.url,

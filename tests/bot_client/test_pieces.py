@@ -485,6 +485,39 @@ def test_secret_of_another_server_is_not_used(tmp_path: Path, kept: str) -> None
     assert Enrolment(str(tmp_path), "http://s", "h--1").secret is None
 
 
+class LostAnswer(Exception):
+    pass
+
+
+class ApiThatLosesAnswers:
+    bot_id = "h--1"
+
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
+        self.asked: list[tuple[str, str]] = []
+
+    def enroll(self, token: str, secret: str) -> str:
+        self.asked.append((token, secret))
+        if len(self.asked) <= self.lost:
+            raise LostAnswer
+        return secret
+
+
+def test_enrolment_asks_for_the_same_secret_again_when_the_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEP_BOOTSTRAP_TOKEN", "token-1")
+    api = ApiThatLosesAnswers(lost=1)
+    first = Enrolment(str(tmp_path), "http://s", "h--1")
+    with pytest.raises(LostAnswer):
+        first.enrol(api)  # type: ignore[arg-type] # the part that is used
+    after_a_kill = Enrolment(str(tmp_path), "http://s", "h--1")
+    assert after_a_kill.needs_enrolling()
+    after_a_kill.enrol(api)  # type: ignore[arg-type] # the part that is used
+    assert api.asked[0] == api.asked[1]
+    assert Enrolment(str(tmp_path), "http://s", "h--1").secret == api.asked[0][1]
+
+
 def test_bot_never_imports_what_is_not_in_the_standard_library() -> None:
     import ast
     import sys
