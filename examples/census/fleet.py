@@ -28,6 +28,15 @@ STOP_LIMIT_S = 30.0
 LOOK_S = 0.1
 LAST_LINES = 15
 
+HOOKS = '''"""The demonstration's hooks: a trial may run on a nearly full disk."""
+
+_FREE = {"size": 64 * 1024 * 1024, "max_percent": 1.0, "min_percent": 0.0}
+
+
+def get_settings(bot):
+    """Hardly any free space is asked for."""
+    return {"free_partition": {"root": _FREE, "bot": _FREE}}
+'''
 _KEY = re.compile(r"^admin API key: (skep_\S+)$", re.MULTILINE)
 
 
@@ -77,10 +86,15 @@ class Fleet:
         if done.returncode or found is None:
             raise FleetError(f"skep init ended with {done.returncode} and no API key", log)
         self._keep_key(found[1])
+        (self._data / "config" / "scripts" / "bot_config.py").write_text(HOOKS, encoding="utf-8")
         serve = [*SKEP, "serve", "--data-dir", str(self._data), "--port", str(port)]
         self._server = self._start("server", serve, REPOSITORY, _clean_environ())
         written = self._data / "server.url"
-        self._await("the server's address", lambda: written.exists() and written.read_text())
+        self._await(
+            "the server's address",
+            lambda: written.exists() and written.read_text(),
+            self._server_log,
+        )
         self.url = written.read_text().strip()
         self._tell(f"server at {self.url}")
 
@@ -90,7 +104,7 @@ class Fleet:
         line = f"{self.url}/bootstrap?tok={made['token']}"
         for number in range(1, count + 1):
             self._install(f"demo-{number}", line)
-        self._await("all bots idle", lambda: self._idle() >= set(self._bots))
+        self._await("all bots idle", lambda: not self._missing(), self._missing_log)
         self._tell(f"{count} bots are idle")
 
     def skep(self, *arguments: str, also: frozenset[int] = frozenset()) -> bytes:
@@ -107,7 +121,7 @@ class Fleet:
         )
         if done.returncode not in {Exit.DONE, *also}:
             what = f"skep {' '.join(arguments[:2])} ended with {done.returncode}"
-            raise FleetError(what, self.logs / "server.log")
+            raise FleetError(what, self._server_log())
         return done.stdout
 
     def check(self) -> None:
@@ -136,7 +150,9 @@ class Fleet:
         """`curl -sSf ADDRESS | python3 -` in a folder of the bot's own."""
         home = self.folder / "bots" / bot_id
         home.mkdir(parents=True)
-        environ = _clean_environ() | {"SWARMING_BOT_ID": bot_id}
+        scratch = self.folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        environ = _clean_environ() | {"SWARMING_BOT_ID": bot_id, "TMPDIR": str(scratch)}
         script = _fetch(address, self.logs / f"{bot_id}.log")
         bot = self._start(bot_id, [sys.executable, "-"], home, environ, subprocess.PIPE)
         self._bots[bot_id] = bot
@@ -144,10 +160,17 @@ class Fleet:
             bot.stdin.write(script)
             bot.stdin.close()
 
-    def _idle(self) -> set[str]:
+    def _missing(self) -> set[str]:
+        """The bots that are not there, or not idle."""
         with Client(settings.load(self.environ)) as client:
             found = client.get("bots", "/bots", [("status", "idle"), ("limit", 1000)])
-        return {bot["bot_id"] for bot in found["items"]}
+        return set(self._bots) - {bot["bot_id"] for bot in found["items"]}
+
+    def _missing_log(self) -> Path:
+        return self.logs / f"{min(self._missing(), default='server')}.log"
+
+    def _server_log(self) -> Path:
+        return self.logs / "server.log"
 
     def _start(
         self,
@@ -169,14 +192,12 @@ class Fleet:
                 start_new_session=True,
             )
 
-    def _await(self, what: str, there: Callable[[], object]) -> None:
+    def _await(self, what: str, there: Callable[[], object], log: Callable[[], Path]) -> None:
         end = time.monotonic() + START_LIMIT_S
         while not there():
             self.check()
             if time.monotonic() > end:
-                raise FleetError(
-                    f"{what}: not there after {START_LIMIT_S:g} s", self.logs / "server.log"
-                )
+                raise FleetError(f"{what}: not there after {START_LIMIT_S:g} s", log())
             pause(LOOK_S)
 
 
