@@ -23,12 +23,14 @@ class Templates:
             ago=words.ago,
             badge=words.badge,
             bot_sentence=words.bot_sentence,
+            icon=words.icon,
             pretty=words.pretty,
             query_string=words.query_string,
             seconds=words.seconds,
             segment=words.segment,
             task_badge=words.task_badge,
             task_sentence=words.task_sentence,
+            task_word=words.task_word,
         )
         self._environment.globals.update(static=files.url, between=words.between)
 

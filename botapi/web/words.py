@@ -90,13 +90,21 @@ def badge(word: str, text: str = "") -> Markup:
     )
 
 
+def icon(word: str) -> Markup:
+    """The icon alone, where the words follow."""
+    return Markup('<span class="badge {0}" aria-hidden="true">{1}</span>').format(
+        word.lower(), ICONS.get(word, "")
+    )
+
+
+def task_word(task: Json) -> str:
+    """The state; COMPLETED with another exit code than 0 has failed."""
+    return "FAILED" if task["state"] == "COMPLETED" and task["failure"] else str(task["state"])
+
+
 def task_badge(task: Json) -> Markup:
-    """Icon and word of a task; COMPLETED with another exit code than 0 has failed."""
-    if task["state"] == "COMPLETED" and task["failure"]:
-        return badge("FAILED", "failed")
-    if task["killing"]:
-        return badge("RUNNING", "being killed")
-    return badge(task["state"])
+    """Icon and word of a task."""
+    return badge(task_word(task), "being killed" if task["killing"] else "")
 
 
 def task_sentence(task: Json, now_ms: int) -> str:
