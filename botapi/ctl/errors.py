@@ -109,6 +109,13 @@ class Conflict(CtlError):
     default_hint = "look at its present state, then decide again"
 
 
+class NoCapacity(CtlError):
+    """No bot that is known could do it; nothing was queued."""
+
+    exit_code = Exit.INFRASTRUCTURE
+    default_hint = "skep bots lists what there is; --wait-for-capacity submits it all the same"
+
+
 class TimedOut(CtlError):
     """The wait is over; the work goes on."""
 

@@ -23,6 +23,7 @@ from botapi.ctl.errors import (
     CtlError,
     Denied,
     Invalid,
+    NoCapacity,
     NotFound,
     ServerFault,
     Unreachable,
@@ -52,9 +53,8 @@ _KINDS: dict[int, type[CtlError]] = {
     422: Invalid,
     428: Conflict,
 }
-_HINTS = {
-    "no_capacity": "skep bots lists what there is; --wait-for-capacity submits it all the same"
-}
+_KINDS_BY_CODE: dict[str, type[CtlError]] = {"no_capacity": NoCapacity}
+"""Problem codes that say more than their status."""
 
 
 class BoundedRetry(urllib3.Retry):
@@ -216,7 +216,8 @@ def _unreachable(base: str, error: HTTPError) -> Unreachable:
 
 def _refusal(what: str, reply: urllib3.BaseHTTPResponse) -> CtlError:
     problem = _problem(reply)
-    kind = _KINDS.get(reply.status, ServerFault)
+    code = str(problem.get("code", "")).lower()
+    kind = _KINDS_BY_CODE.get(code) or _KINDS.get(reply.status, ServerFault)
     if 300 <= reply.status < 400:
         return ServerFault(
             what,
@@ -225,8 +226,7 @@ def _refusal(what: str, reply: urllib3.BaseHTTPResponse) -> CtlError:
         )
     why = problem.get("detail") or problem.get("title") or f"HTTP {reply.status}"
     request_id = reply.headers.get("X-Request-Id") or problem.get("instance") or ""
-    hint = _HINTS.get(str(problem.get("code", "")).lower(), "")
-    return kind(what, str(why), hint, problem or None, str(request_id))
+    return kind(what, str(why), "", problem or None, str(request_id))
 
 
 def _problem(reply: urllib3.BaseHTTPResponse) -> Json:

@@ -86,7 +86,7 @@ def test_pending_task_says_why_and_the_wait_ends(skep):
 
 def test_task_that_no_bot_could_run_is_refused_with_a_way_out(skep):
     done = skep("run", "-d", "os=Plan9", "--", "x")
-    assert (done.exit_code, done.stdout) == (9, "")
+    assert (done.exit_code, done.stdout) == (11, "")
     assert "--wait-for-capacity" in done.stderr.splitlines()[-1]
 
 
