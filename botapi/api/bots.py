@@ -98,9 +98,9 @@ def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:
     group = parts.config.cached().config.group_of(bot.bot_id)
     if group.bot_archive is ArchivePolicy.KEEP or bot.note:
         return ""
-    if parts.archives.knows(bot.version):
-        return bot.version
     try:
+        if parts.archives.is_current(bot.version):
+            return bot.version
         return parts.archives.archive(base_url).version
     except BadArchive:
         return ""

@@ -13,6 +13,8 @@ from botapi.store.protocol import MAX_ALTERNATIVES, AnyOf, Store
 
 KEEP_S = 60.0
 """How long it is believed that a queue has a bot."""
+KEEP_LINE_S = 1.0
+"""How long a reason for being pending is given again: many tasks share one."""
 MAX_QUEUES = 10_000
 PAGE = 500
 MAX_CONSTRAINTS_SEARCHED = 20
@@ -44,6 +46,7 @@ class Capacity:
     store: Store
     clock: Clock
     _known: dict[str, float] = field(default_factory=dict)
+    _lines: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def check(self, slices: Sequence[Slice]) -> None:
         """Raise NoCapacity when no bot could run any slice and none says it would wait."""
@@ -58,6 +61,17 @@ class Capacity:
         raise NoCapacity(
             "; ".join(lines) + '; add such a bot, ask for less, or say "wait_for_capacity": true'
         )
+
+    def line(self, key: str, make: Callable[[], str]) -> str:
+        """The line of this key, made anew when it is older than a second."""
+        now = self.clock.monotonic()
+        made_at, line = self._lines.get(key, (float("-inf"), ""))
+        if now - made_at >= KEEP_LINE_S:
+            line = make()
+            if len(self._lines) >= MAX_QUEUES:
+                self._lines.clear()
+            self._lines[key] = (now, line)
+        return line
 
     def missing(self, wanted: Sequence[Constraint]) -> str:
         """What no bot has, as one phrase: `os:Windows`, or several of them."""

@@ -6,6 +6,7 @@ import msgspec
 
 from botapi.api import cursors, queries
 from botapi.api.bodies import Body
+from botapi.api.capacity import NoCapacity
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.task_request import TaskBody, task_request
@@ -14,7 +15,7 @@ from botapi.api.why import Reasons
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid, new_request_id, parse_task_id
 from botapi.domain.names import task_id as name_of
-from botapi.domain.task import Task, TaskRequest, TaskState, is_final
+from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState, is_final
 from botapi.store import codec
 from botapi.store.protocol import AnyOf, Doc
 from botapi.transactions.cancel_task import Actor, cancel_task
@@ -61,23 +62,27 @@ def create(
     """The task, and whether it is new. Raises Refusal, NoCapacity among them."""
     if idempotency_key and not is_request_uuid(idempotency_key):
         raise refuse("Idempotency-Key", "is not 1 to 50 of A-Z a-z 0-9 - _ /")
-    made = _create(parts, actor, body, idempotency_key)
-    return read(parts, made.task.task_id, wait_s), made.is_new
+    made, request = _create(parts, actor, body, idempotency_key)
+    if wait_s or not made.is_new:
+        return read(parts, made.task.task_id, wait_s), made.is_new
+    why = Reasons(parts).why(made.task, request, None)
+    return task_view(made.task, request, OutputPosition(), why), True
 
 
-def _create(parts: ApiParts, actor: str, body: TaskBody, idempotency_key: str) -> Created:
+def _create(
+    parts: ApiParts, actor: str, body: TaskBody, idempotency_key: str
+) -> tuple[Created, TaskRequest]:
+    """What became of it, and the request as it was stored if it is new."""
     for draw in range(MAX_DRAWS):
         now_ms = parts.clock.now_ms()
         task_id = name_of(new_request_id(now_ms, parts.rng.randbits(16)))
         request = task_request(body, task_id, actor, now_ms)
-        if draw == 0:
-            before = created_before(parts.store, actor, idempotency_key, now_ms)
-            if before is not None:
-                return Created(before, is_new=False)
-            parts.capacity.check(request.slices)
+        before = _check_capacity(parts, request, idempotency_key) if draw == 0 else None
+        if before is not None:
+            return Created(before, is_new=False), request
         entry_id = parts.new_id()
         try:
-            return create_task(
+            made = create_task(
                 parts.store,
                 request,
                 request_uuid=idempotency_key,
@@ -86,7 +91,21 @@ def _create(parts: ApiParts, actor: str, body: TaskBody, idempotency_key: str) -
             )
         except TaskIdTaken:
             continue
+        return made, request
     raise Refusal(Code.RESOURCE_EXHAUSTED, "no free task id in this moment; try again")
+
+
+def _check_capacity(parts: ApiParts, request: TaskRequest, idempotency_key: str) -> Task | None:
+    """Raise NoCapacity, unless this key has made a task before, when there were bots."""
+    try:
+        parts.capacity.check(request.slices)
+    except NoCapacity:
+        made = (request.authenticated, idempotency_key, request.created_ms)
+        before = created_before(parts.store, *made)
+        if before is None:
+            raise
+        return before
+    return None
 
 
 def _audit(request: TaskRequest, actor: str, entry_id: str) -> Also:

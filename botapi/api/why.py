@@ -45,7 +45,7 @@ class Reasons:
         if key not in self._by_queue:
             if len(self._by_queue) >= MAX_REASONS:
                 return "waits for a bot; its own page says more"
-            self._by_queue[key] = self._look(slice_)
+            self._by_queue[key] = self._parts.capacity.line(key, lambda: self._look(slice_))
         return self._by_queue[key]
 
     def _look(self, slice_: Slice) -> str:

@@ -4,7 +4,6 @@ import pytest
 
 from botapi.transactions.create_api_key import revoke_api_key
 
-
 has_bot = pytest.mark.usefixtures("ready_bot")
 
 
