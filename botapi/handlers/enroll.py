@@ -3,7 +3,9 @@
 import re
 from dataclasses import dataclass
 
+from botapi.auth.bootstrap import check_bootstrap_token
 from botapi.auth.credentials import secret_digest
+from botapi.auth.keys import SIGNING
 from botapi.bot_call import BotServer, Call, Reply
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id, host_id
@@ -28,7 +30,9 @@ def enroll(server: BotServer, call: Call, request: EnrollRequest) -> Reply:
     check_bot_id(request.bot_id or "")
     if not request.token:
         raise Refusal(Code.INVALID_ARGUMENT, "token: missing")
-    token_id = server.check_bootstrap(request.token, call)
+    # The record is asked inside the transaction, which knows a repeat of the last use.
+    keys = server.keys.keys(SIGNING)
+    token_id = check_bootstrap_token(keys, request.token, now_ms=call.now_ms)
     secret = request.secret or server.rng.token(SECRET_BYTES)
     if not SECRET.fullmatch(secret):
         raise Refusal(Code.INVALID_ARGUMENT, "secret: not 43 to 128 of A-Z a-z 0-9 - _")
