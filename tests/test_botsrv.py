@@ -1,0 +1,294 @@
+"""The door of the bot path: every refusal of bot-api 0.3 to 0.5, and that it changes nothing."""
+
+import base64
+import json
+import random
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from botapi.auth.botsession import encode
+from botapi.auth.hmactoken import Secret
+from botapi.botsrv import SMALL_BODY, UPDATE_BODY, WITH_SESSION, WITHOUT_SESSION
+from botapi.settings import Settings
+from botapi.store import codec
+from botapi.store.protocol import Outage, join_key
+from tests.fakes.sim_bot import BOT_PATH, JSON
+from tests.handlers.conftest import write_bot
+from tests.transactions.stores import dump
+
+PATHS = [BOT_PATH + route.path for route in (*WITHOUT_SESSION, *WITH_SESSION)]
+SESSION_PATHS = [BOT_PATH + route.path for route in WITH_SESSION]
+LINE = "rpc error: code = {} desc = {}\n"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    archive = write_bot(tmp_path / "bot.zip")
+    return Settings(data_dir=tmp_path / "data", bot_archive=archive, hold_min_s=5, hold_max_s=5)
+
+
+@pytest.fixture
+def bot(make_bot):
+    return make_bot().start()
+
+
+@contextmanager
+def nothing_changes(store):
+    before = dump(store)
+    yield
+    assert dump(store) == before
+
+
+def post(client, path, body, content_type=JSON, **headers):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post(path, data=data, headers={"Content-Type": content_type, **headers})
+
+
+def says(response, status, code, text):
+    """One line of text, exactly."""
+    assert (response.status_code, response.text) == (status, LINE.format(code, text))
+    assert response.content_type == "text/plain; charset=utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "content_type", ["", "application/json", "text/plain; charset=utf-8", "application/json;"]
+)
+def test_call_is_refused_when_its_content_type_is_another(parts, client, path, content_type):
+    with nothing_changes(parts.store):
+        response = post(client, path, {}, content_type)
+    line = f'Content-Type: "{content_type}" is not "application/json; charset=utf-8"'
+    says(response, 400, "InvalidArgument", line)
+
+
+def test_content_type_is_compared_in_lower_case(client):
+    dims = {"dimensions": {"id": ["vm1"]}}
+    for name in ("application/json; charset=UTF-8", "Application/JSON; Charset=utf-8"):
+        assert post(client, BOT_PATH + "/handshake", dims, name).status_code == 200
+
+
+BAD_JSON = {
+    "empty": b"",
+    "text": b"hello",
+    "cut": b'{"dimensions": {"id": ["vm1"]',
+    "tail": b"{} {}",
+    "list": b"[]",
+    "string": b'"x"',
+    "null": b"null",
+    "nan": b'{"state": {"a": NaN}}',
+    "infinity": b'{"state": {"a": Infinity}}',
+    "huge float": b'{"state": {"a": 1e999}}',
+    "not utf-8": b'{"version": "\xff"}',
+    "control character": b'{"version": "\x01"}',
+    "half a surrogate pair": b'{"version": "\\ud800 abcdef"}',
+    "low surrogate": b'{"version": "\\udc00 abcdef"}',
+    "deep": b'{"state": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "deep objects": b'{"state": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+    "deep unknown key": b'{"zzz": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("path", [BOT_PATH + "/handshake", BOT_PATH + "/poll"])
+@pytest.mark.parametrize("name", BAD_JSON)
+def test_body_that_is_no_json_object_is_refused(parts, client, path, name):
+    with nothing_changes(parts.store):
+        response = post(client, path, BAD_JSON[name])
+    assert response.status_code == 400
+    assert response.text.startswith("rpc error: code = InvalidArgument desc = body: ")
+    assert response.text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/handshake", {"dimensions": {"id": "vm1"}}, "$.dimensions[...]"),
+        ("/handshake", {"dimensions": {"id": [1]}}, "$.dimensions[...][0]"),
+        ("/handshake", {"dimensions": ["id"]}, "$.dimensions"),
+        ("/handshake", {"version": 5}, "$.version"),
+        ("/handshake", {"session_id": {}}, "$.session_id"),
+        ("/poll", {"session": 5}, "$.session"),
+        ("/poll", {"dimensions": {"id": [None]}}, "$.dimensions[...][0]"),
+        ("/poll", {"request_uuid": 1}, "$.request_uuid"),
+        ("/claim", {"task_to_run_id": "1"}, "$.task_to_run_id"),
+        ("/claim", {"claim_id": 1}, "$.claim_id"),
+        ("/event", {"message": 1}, "$.message"),
+        ("/task_update", {"exit_code": "0"}, "$.exit_code"),
+        ("/task_update", {"exit_code": True}, "$.exit_code"),
+        ("/task_update", {"output": 5}, "$.output"),
+        ("/task_update", {"output_chunk_start": "0"}, "$.output_chunk_start"),
+        ("/task_update", {"canceled": 1}, "$.canceled"),
+        ("/task_update", {"duration": "1"}, "$.duration"),
+        ("/task_error", {"client_error": []}, "$.client_error"),
+        ("/task_error", {"client_error": {"missing_cas": [5]}}, "$.client_error.missing_cas[0]"),
+        ("/rbe/session/update", {"lease": "x"}, "$.lease"),
+        ("/rbe/session/update", {"nonblocking": "yes"}, "$.nonblocking"),
+    ],
+)
+def test_wrong_type_is_refused_with_its_place(parts, client, path, body, place):
+    with nothing_changes(parts.store):
+        response = post(client, BOT_PATH + path, body)
+    assert response.status_code == 400
+    assert response.text.startswith("rpc error: code = InvalidArgument desc = body: Expected `")
+    assert f"`{place}`" in response.text
+
+
+def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(client):
+    body = {"dimensions": {"id": ["vm1"]}, "state": None, "version": None, "zzz": 1}
+    assert post(client, BOT_PATH + "/handshake", body).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_body_over_its_limit_is_refused_and_the_connection_closed(parts, client, path):
+    limit = UPDATE_BODY if path.endswith("task_update") else SMALL_BODY
+    with nothing_changes(parts.store):
+        response = post(client, path, b" " * (limit + 1))
+    assert (response.status_code, response.headers["Connection"]) == (413, "close")
+    line = f"rpc error: code = InvalidArgument desc = the body is larger than {limit} bytes\n"
+    assert response.text == line
+    within = post(client, path, b"{}" + b" " * (limit - 2))
+    assert within.status_code in {400, 401}
+
+
+@pytest.mark.parametrize("path", SESSION_PATHS)
+def test_call_without_a_session_is_refused(parts, client, bot, path):
+    for body in ({}, {"session": ""}, {"session": None}):
+        with nothing_changes(parts.store):
+            response = post(client, path, body)
+        says(response, 401, "Unauthenticated", "session: missing; handshake first")
+
+
+@pytest.mark.parametrize("path", SESSION_PATHS)
+def test_call_with_a_token_that_is_none_is_refused(parts, client, bot, path):
+    for token in ("%%%", "aGVsbG8=", "x" * 100_000):
+        with nothing_changes(parts.store):
+            response = post(client, path, {"session": token})
+        assert response.status_code == 401
+        assert response.text.startswith("rpc error: code = Unauthenticated desc = session: ")
+        assert token[:20] not in response.text
+
+
+def test_call_is_refused_when_any_bit_of_its_token_is_flipped(parts, client, bot):
+    raw = base64.b64decode(bot.session)
+    bits = random.Random(1).sample(range(len(raw) * 8), 60)
+    with nothing_changes(parts.store):
+        for bit in bits:
+            forged = bytearray(raw)
+            forged[bit // 8] ^= 1 << bit % 8
+            token = base64.b64encode(forged).decode()
+            response = post(client, BOT_PATH + "/event", {"session": token, "event": "bot_log"})
+            assert response.status_code == 401, bit
+
+
+def test_call_is_refused_when_another_key_signed_its_token(parts, client, bot):
+    token = encode(parts.bots.session_of(bot.session), Secret(b"x" * 32))
+    with nothing_changes(parts.store):
+        response = post(client, BOT_PATH + "/event", {"session": token, "event": "bot_log"})
+    assert response.status_code == 401
+
+
+def test_call_is_refused_when_its_session_is_expired(parts, clock, bot):
+    clock.advance(3600)
+    assert bot.call("/event", event="bot_log") == {}
+    assert bot.status == 200
+    clock.advance(0.001)
+    with nothing_changes(parts.store):
+        bot.call("/event", event="bot_log")
+    line = LINE.format("Unauthenticated", "session: expired; poll or handshake again")
+    assert (bot.status, bot.text) == (401, line)
+
+
+def forget(store, bot_id):
+    store.transact(lambda txn: txn.delete(codec.BOT, join_key(bot_id)), label="test")
+
+
+@pytest.mark.parametrize("path", [route.path for route in WITH_SESSION])
+def test_call_of_a_bot_nobody_knows_is_refused(parts, bot, path):
+    forget(parts.store, "vm1")
+    with nothing_changes(parts.store):
+        bot.call(path)
+    line = LINE.format("PermissionDenied", 'bot "vm1" is not known; poll or handshake')
+    assert (bot.status, bot.text) == (403, line)
+
+
+def test_poll_makes_a_deleted_bot_known_again(parts, bot):
+    forget(parts.store, "vm1")
+    assert bot.poll()["cmd"] == "rbe"
+    bot.call("/event", event="bot_log")
+    assert bot.status == 200
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "text"),
+    [
+        (("id:vm2", "pool:p"), 'stored dimensions of "vm1" name another id'),
+        (("id:vm1",), 'bot "vm1" is in no pool'),
+    ],
+)
+def test_call_fails_when_the_stored_dimensions_are_broken(parts, bot, dimensions, text):
+    (doc,) = parts.store.get(codec.BOT, join_key("vm1"))
+    broken = codec.bot_doc(replace(codec.read_bot(doc), dimensions=dimensions))
+    parts.store.transact(lambda txn: txn.put(codec.BOT, broken), label="test")
+    bot.call("/event", event="bot_log")
+    assert (bot.status, bot.text) == (500, LINE.format("Internal", text))
+
+
+@pytest.mark.parametrize("header", ["X-Luci-Gce-Vm-Token", "X-Luci-Machine-Token", "Authorization"])
+def test_call_with_a_credential_nobody_can_check_is_refused(parts, client, header):
+    body = {"dimensions": {"id": ["vm1"]}}
+    with nothing_changes(parts.store):
+        response = post(client, BOT_PATH + "/handshake", body, **{header: "x"})
+    says(response, 401, "Unauthenticated", f"{header} is not supported by this server")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_other_methods_are_not_allowed(client, path):
+    assert client.get(path).status_code == 405
+    assert client.put(path).status_code == 405
+
+
+def test_ping_says_that_the_server_is_up(client):
+    response = client.get(BOT_PATH + "/server_ping")
+    assert (response.status_code, response.text) == (200, "Server up")
+    assert response.content_type == "text/plain; charset=utf-8"
+
+
+def test_reply_is_json_with_a_newline(client, bot):
+    body = {"session": bot.session, "event": "bot_log"}
+    response = post(client, BOT_PATH + "/event", body)
+    assert (response.status_code, response.data) == (200, b"{}\n")
+    assert response.content_type == "application/json; charset=utf-8"
+
+
+def test_task_id_in_the_path_is_never_read(parts, client, bot):
+    body = {"session": bot.session, "task_id": ""}
+    response = post(client, BOT_PATH + "/task_update/76d00eba71beef11", body)
+    says(response, 400, "InvalidArgument", "task_id: missing")
+
+
+class Away:
+    """A store whose every transaction fails."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def transact(self, *_args, **_more):
+        raise Outage("the disk is gone")
+
+
+def test_store_outage_is_answered_unavailable_and_try_again(parts, bot, client):
+    from botapi import app as composition
+
+    parts.bots = replace(parts.bots, store=Away(parts.store))
+    client = composition.create_app(parts).test_client()
+    with nothing_changes(parts.store):
+        body = {"session": bot.session, "event": "bot_log"}
+        response = post(client, BOT_PATH + "/event", body)
+    says(response, 503, "Unavailable", "the disk is gone")
+    assert response.headers["Retry-After"] == "2"
