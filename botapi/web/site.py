@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -128,9 +128,9 @@ class Site:
     def _to_sign_in(self, route: Route) -> Response:
         if route.is_fetched:
             return _plain("sign in first\n", 401)
-        if route.method != "GET" or request.full_path in {"/", "/?"}:
+        if route.method != "GET" or request.path == "/":
             return _redirect("/signin")
-        asked = request.full_path.rstrip("?")
+        asked = f"{quote(request.path)}?{request.query_string.decode('latin-1')}".rstrip("?")
         return _redirect(f"/signin?{words.query_string([('next', asked)])}")
 
     def _response(self, shown: Shown, visit: Visit) -> Response:

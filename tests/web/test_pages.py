@@ -207,7 +207,6 @@ def test_nothing_that_others_wrote_is_code(browser, admin, make_bot, evil):
         body = page.text.partition("<main")[2]
         seen += body
         assert not re.search(r"<script|<img|<!--|\bon\w+=[^&]*>", body.replace("&#", "")), path
-        assert "49" not in re.sub(r"&#\d+;|[0-9a-f.-]{6,}", "", body) or "7*7" not in evil
         if evil not in html.escape(evil):
             assert evil not in body, path
     assert html.escape(evil) in seen.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")

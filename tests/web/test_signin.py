@@ -1,5 +1,7 @@
 """Signing in and out, and forms that others made."""
 
+from urllib.parse import parse_qsl, urlsplit
+
 import pytest
 
 from botapi.transactions.create_api_key import revoke_api_key
@@ -102,6 +104,17 @@ def test_damaged_session_is_none(browser):
 def test_next_never_leads_elsewhere(stranger, admin_key, path):
     assert local_path(path) == "/"
     assert stranger.sign_in(admin_key, path).headers["Location"] == "/"
+
+
+def test_next_brings_back_to_a_bot_with_an_odd_name(stranger, admin_key, make_bot):
+    bot = make_bot("a?b/c%20é")
+    bot.session_id = "s/1"
+    bot.start()
+    sent = stranger.get("/bots/a%3Fb%2Fc%2520%C3%A9?limit=5").headers["Location"]
+    (_, following), *_ = parse_qsl(urlsplit(sent).query)
+    reply = stranger.sign_in(admin_key, following)
+    assert reply.headers["Location"] == "/bots/a%3Fb/c%2520%C3%A9?limit=5"
+    assert "<h1>a?b/c%20é</h1>" in stranger.get(reply.headers["Location"]).text
 
 
 def test_next_keeps_a_path_of_ours(stranger):
