@@ -28,9 +28,19 @@ def rng():
     return FakeRng()
 
 
+@pytest.fixture(scope="session")
+def small_bot(tmp_path_factory):
+    """Sources of a bot that does nothing: packing the real one takes a tenth of a second."""
+    folder = tmp_path_factory.mktemp("bot")
+    (folder / "zip_main.py").write_text("print('a bot')\n")
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path):
-    return Settings(data_dir=tmp_path / "data", hold_min_s=5.0, hold_max_s=5.0)
+def settings(tmp_path, small_bot):
+    return Settings(
+        data_dir=tmp_path / "data", bot_archive=small_bot, hold_min_s=5.0, hold_max_s=5.0
+    )
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ PAUSED_S = 20.0
 """A process that did nothing for so long was not up: it could not have heard any bot."""
 DAY_MS = 86_400_000
 DELETE_PIECES = 100
+EXPIRING = (codec.EVENT, codec.DEDUP, codec.AUDIT)
 _END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
@@ -272,7 +273,8 @@ class Sweeps:
 
     def _delete_expired(self, now_ms: int) -> int:
         return sum(
-            self.store.sweep_expired(kind, now_ms, PAGE) for kind in (codec.EVENT, codec.DEDUP)
+            self.store.sweep_expired(kind, now_ms, PAGE)
+            for kind in (codec.EVENT, codec.DEDUP, codec.AUDIT)
         )
 
     def _delete_old_tasks(self, now_ms: int) -> int:

@@ -37,6 +37,8 @@ AUDIT = "audit"
 DUTY = "duty"
 
 LIVE_SHARDS = 16
+AUDIT_KEEP_MS = 400 * 24 * 3600 * 1000
+"""How long the record of a change by a person is kept."""
 DUE_BUCKETS = 4
 _LAST_MS = 9_999_999_999_999
 _LAST_SEQ = 999_999_999
@@ -290,7 +292,10 @@ def audit_doc(
     before: str,
     after: str,
 ) -> Doc:
-    """Kind `audit`, newest first. `before` and `after` are digests, empty for none."""
+    """Kind `audit`, newest first, kept for 400 days.
+
+    `before` and `after` are digests or states, empty for none.
+    """
     body: Mapping[str, Any] = {
         "at_ms": at_ms,
         "actor": actor,
@@ -301,4 +306,4 @@ def audit_doc(
         "after": after,
         "v": SCHEMA_NUMBER,
     }
-    return Doc(audit_key(at_ms, entry_id), body)
+    return Doc(audit_key(at_ms, entry_id), body, expire_at=at_ms + AUDIT_KEEP_MS)
