@@ -40,7 +40,7 @@ class LastSeen:
             self._live[bot_id] = LiveBot(
                 bot_id,
                 now_ms,
-                run_seen_ms=now_ms if is_run or old is None else old.run_seen_ms,
+                run_seen_ms=now_ms if is_run else (0 if old is None else old.run_seen_ms),
                 state=state if state else (old.state if old is not None else None),
             )
 

@@ -1,0 +1,238 @@
+"""Waiting bots: who is woken, in which order, and that no hint is needed for ever."""
+
+import threading
+
+import pytest
+
+from botapi.clock import SystemRng
+from botapi.concurrency import Threads as ThreadForm
+from botapi.scheduler.offers import MAX_ROUND, RECHECK_S, Offers
+from botapi.store import codec
+from botapi.store.protocol import Conflict
+from botapi.transactions.create_task import create_task
+from tests.factories import make_request, make_slice
+from tests.scheduler.conftest import LIMIT_S, connect
+
+
+class Restless(ThreadForm):
+    """The thread form, whose first event (the loop's) never waits long: only the clock counts."""
+
+    def __init__(self):
+        self.made = 0
+
+    def event(self):
+        self.made += 1
+        return _Short() if self.made == 1 else super().event()
+
+    def sleep(self, seconds):
+        pass
+
+
+class _Short(threading.Event):
+    def wait(self, timeout=None):
+        return super().wait(0.01)
+
+
+@pytest.fixture
+def offers(store, clock):
+    offers = Offers(store, ThreadForm(), clock)
+    ThreadForm().spawn(offers.run)
+    yield offers
+    offers.close()
+
+
+def submit(store, clock, number=1, **more):
+    request = make_request(number, now_ms=clock.now_ms(), **more)
+    create_task(store, request, request_uuid="")
+    return request
+
+
+def withdraw(store, key):
+    store.transact(lambda txn: txn.delete(codec.OFFER, key), label="test")
+
+
+def hold(threads, offers, store, clock, bot_id, **dims):
+    """A held call of this bot, in a thread; returns once it is held."""
+    flat = connect(store, bot_id, clock.now_ms(), **dims)
+    before = offers.waiting_count()
+    box = threads.start(offers.wait, bot_id, f"ls-{bot_id}", flat, LIMIT_S)
+    until(lambda: offers.waiting_count() > before)
+    return box
+
+
+def until(condition):
+    tick = threading.Event()
+    for _ in range(2_000):
+        if condition():
+            return
+        tick.wait(0.005)
+    raise AssertionError("not within its limit")
+
+
+def test_one_task_wakes_exactly_one_of_many_waiting_bots(store, clock, offers, threads):
+    boxes = [hold(threads, offers, store, clock, f"vm{n}") for n in range(5)]
+    submit(store, clock)
+    until(lambda: any("value" in box for box in boxes))
+    assert offers.waiting_count() == 4
+    assert "value" in boxes[0], "the longest waiting bot is served first"
+    offers.close()
+    assert [offer is None for offer in threads.join()] == [False, True, True, True, True]
+
+
+def test_waiting_bot_is_released_at_once_when_the_process_stops(store, clock, offers, threads):
+    hold(threads, offers, store, clock, "vm1")
+    offers.close()
+    assert threads.join() == [None]
+    assert offers.wait("vm1", "ls-vm1", frozenset(), LIMIT_S) is None
+
+
+def test_released_bots_may_wait_again(store, clock, offers, threads):
+    hold(threads, offers, store, clock, "vm1")
+    offers.release_held()
+    assert threads.join() == [None]
+    box = hold(threads, offers, store, clock, "vm1")
+    submit(store, clock)
+    threads.join()
+    assert box["value"].bot_id == "vm1"
+
+
+def test_second_call_of_a_bot_sends_the_first_home(store, clock, offers, threads):
+    first = hold(threads, offers, store, clock, "vm1")
+    flat = connect(store, "vm1", clock.now_ms())
+    second = threads.start(offers.wait, "vm1", "ls-vm1", flat, LIMIT_S)
+    until(lambda: "value" in first)
+    assert first["value"] is None
+    request = submit(store, clock)
+    threads.join()
+    assert second["value"].pending.task_id == request.task_id
+
+
+def test_slices_go_by_priority_then_age_across_queues(store, clock, offers):
+    flat = connect(store, "vm1", clock.now_ms(), os="Linux")
+    both = {"pool": ("default",), "os": ("Linux",)}
+    wanted = []
+    for number, (priority, dims) in enumerate(
+        [(100, None), (50, both), (100, both), (50, None), (20, both)]
+    ):
+        slices = [make_slice(dimensions=dims)] if dims else None
+        wanted.append(
+            (priority, number, submit(store, clock, number, priority=priority, slices=slices))
+        )
+        clock.advance(1)
+    got = []
+    for _ in wanted:
+        offer = offers.wait("vm1", "ls-vm1", flat, LIMIT_S)
+        got.append(offer.pending.task_id)
+        withdraw(store, codec.task_key(got[-1]))
+    assert got == [request.task_id for *_, request in sorted(wanted, key=lambda row: row[:2])]
+
+
+def test_bot_gets_nothing_that_it_does_not_fit(store, clock, offers):
+    flat = connect(store, "vm1", clock.now_ms(), pool="other")
+    submit(store, clock)
+    assert offers.wait("vm1", "ls-vm1", flat, 0) is None
+    assert offers.wait("vm1", "ls-vm1", flat, 0.05) is None
+
+
+def test_impatient_call_is_answered_at_once_when_nothing_fits(store, clock, offers, threads):
+    """A queue that turns out not to fit must not hold it until the round's limit."""
+    flat = connect(store, "vm1", clock.now_ms(), pool="other")
+    before = threading.Event()
+    done = threading.Event()
+
+    def ask():
+        before.set()
+        offers.wait("vm1", "ls-vm1", flat, 0)
+        done.set()
+
+    submit(store, clock)
+    threads.start(ask)
+    assert done.wait(1.5)
+    threads.join()
+
+
+def test_impatient_call_gets_what_is_there(store, clock, offers):
+    request = submit(store, clock)
+    flat = connect(store, "vm1", clock.now_ms())
+    offer = offers.wait("vm1", "ls-vm1", flat, 0)
+    assert offer.pending.task_id == request.task_id
+
+
+def test_bot_behind_a_full_round_is_served_too(store, clock, offers, threads):
+    """64 bots that fit another queue come first in line; the last one is not forgotten."""
+    for number in range(MAX_ROUND):
+        hold(threads, offers, store, clock, f"vm{number}")
+    last = hold(threads, offers, store, clock, "last", pool="other")
+    submit(store, clock, 1, slices=[make_slice()])
+    submit(store, clock, 2, slices=[make_slice(dimensions={"pool": ("other",)})])
+    until(lambda: "value" in last)
+    assert last["value"].bot_id == "last"
+    offers.close()
+    threads.join()
+
+
+class Deaf:
+    """A store whose notifications are lost."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def subscribe(self, _callback):
+        return lambda: None
+
+
+def test_lost_notification_is_made_good_by_the_recheck(store, clock, threads):
+    offers = Offers(Deaf(store), Restless(), clock)
+    ThreadForm().spawn(offers.run)
+    box = hold(threads, offers, store, clock, "vm1")
+    submit(store, clock)
+    clock.advance(2 * RECHECK_S)
+    threads.join()
+    assert box["value"].bot_id == "vm1"
+    offers.close()
+
+
+class Failing:
+    """A store whose first `take`s fail."""
+
+    def __init__(self, store, errors):
+        self._store = store
+        self._errors = list(errors)
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def take(self, *args, **more):
+        if self._errors:
+            raise self._errors.pop()
+        return self._store.take(*args, **more)
+
+
+@pytest.mark.parametrize("error", [Conflict("lost"), ValueError("a bug")])
+def test_loop_goes_on_after_an_error(store, clock, threads, error, caplog):
+    offers = Offers(Failing(store, [error]), Restless(), clock)
+    ThreadForm().spawn(offers.run)
+    box = hold(threads, offers, store, clock, "vm1")
+    submit(store, clock)
+    threads.join()
+    assert box["value"].bot_id == "vm1"
+    offers.close()
+    assert "no offers now" in caplog.text
+
+
+@pytest.mark.slow
+def test_waiters_and_new_queues_never_miss_each_other(store, clock, offers, threads):
+    """Each round a queue nobody knows, and bots that begin to wait in that very moment."""
+    rng = SystemRng()
+    for number in range(60):
+        dims = {"pool": ("default",), "n": (str(number),)}
+        flat = connect(store, f"vm{number}", clock.now_ms(), n=str(number))
+        box = threads.start(offers.wait, f"vm{number}", f"ls-vm{number}", flat, LIMIT_S)
+        if rng.randbits(1):
+            until(lambda: offers.waiting_count() > 0)
+        submit(store, clock, number, slices=[make_slice(dimensions=dims)])
+        threads.join()
+        assert box["value"] is not None, number
