@@ -272,10 +272,7 @@ class Sweeps:
             after = page.after
 
     def _delete_expired(self, now_ms: int) -> int:
-        return sum(
-            self.store.sweep_expired(kind, now_ms, PAGE)
-            for kind in (codec.EVENT, codec.DEDUP, codec.AUDIT)
-        )
+        return sum(self.store.sweep_expired(kind, now_ms, PAGE) for kind in EXPIRING)
 
     def _delete_old_tasks(self, now_ms: int) -> int:
         oldest_kept_ms = now_ms - self.settings.task_retention_days * DAY_MS
