@@ -93,6 +93,15 @@ class ArchiveBuilder:
         """Has this process made an archive of this version, lately?"""
         return version in self._versions
 
+    def is_current(self, version: str) -> bool:
+        """Is this version made of the sources as they are now, for one URL or another?
+
+        Raises as `archive`.
+        """
+        self._current()
+        with self._lock:
+            return any(built.version == version for built in self._built.values())
+
     def hooks_digest(self) -> str:
         """SHA-256, in hex, of the member `config/bot_config.py`; of nothing when it is absent.
 

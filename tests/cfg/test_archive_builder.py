@@ -100,6 +100,8 @@ def test_archive_follows_an_edit_within_a_second(builder, folder, clock):
     after = builder.archive(URL)
     assert unpack(after.content) == EXPECTED | {"bot_client/extra.py": b"x = 1\n"}
     assert builder.knows(before.version)
+    assert builder.is_current(after.version)
+    assert not builder.is_current(before.version)
 
 
 def test_generation_grows_when_other_sources_come_into_service(builder, folder, clock):
