@@ -16,6 +16,10 @@ Json = dict[str, Any]
 UPDATE_FAILED_TEXT = "Failed to self-update the bot"
 
 
+class Declined(Exception):
+    """The version that the server names may not be tried now: work on with this one."""
+
+
 class Lifecycle:
     """Each command either raises `Leave`, or ValueError when it could not be obeyed."""
 
@@ -32,12 +36,15 @@ class Lifecycle:
             self._p.updater.pass_probation(self._p.bot.bot_version)
 
     def update(self, reply: Json) -> None:
-        """Take a new version; every failure leaves the bot polling, quarantined with the reason."""
+        """Take a new version; every failure leaves the bot polling, quarantined with the reason.
+
+        Declined when it failed here so lately that it is too early for another try.
+        """
         p = self._p
         version = needed_text(reply, "version")
         wait_s = p.updater.wait_s(version)
         if wait_s > 0:
-            raise ValueError(f"version {version} failed here; not before {wait_s:.0f} s")
+            raise Declined(f"version {version} failed here; not before {wait_s:.0f} s")
         p.lease.close(lease_session.HOST_REBOOTING)
         try:
             with p.signals.cut_short(1):

@@ -14,7 +14,7 @@ from bot_client.clock import Backoff, Timer
 from bot_client.errors import EXIT_OK, Fatal, Interrupted, Refused, SessionLost, Transient
 from bot_client.hooks import HookFailed
 from bot_client.lease import Lease
-from bot_client.lifecycle import Lifecycle
+from bot_client.lifecycle import Declined, Lifecycle
 from bot_client.parts import Leave, Parts, Reporter, needed_text
 from bot_client.transport import LEAVING, ONCE
 from bot_client.work import Work
@@ -42,6 +42,7 @@ class Loop:
         self._loop_errors, self._session_errors = Backoff(clock, 2.0), Backoff(clock, 1.4)
         self._short_holds = Backoff(clock, 2.0, 10.0)
         self._lease_mode = False
+        self._declined = False
         self._instance: Optional[str] = None
         self._idle = False
         self._sleep_streak = 0
@@ -221,7 +222,7 @@ class Loop:
             self._sent_dimensions = attributes.dimensions
             self._note_clock()
             self._poll_timer.arm(0)
-            command = self._obey(reply)
+            command = self._obey_or_decline(reply)
         except (Transient, Refused, ValueError) as failure:
             log.warning("poll failed: %s", failure)
             self._poll_timer.arm(self._poll_errors.fail())
@@ -229,6 +230,21 @@ class Loop:
         self._poll_errors.succeed()
         self._session_errors.succeed()
         return command
+
+    def _obey_or_decline(self, reply: Json) -> str:
+        """Obey; an update that may not be tried now is no failure, and no reason to stand idle."""
+        self._declined = False
+        try:
+            return self._obey(reply)
+        except Declined as reason:
+            log.warning("%s", reason)
+            self._declined = True
+            self._pace_polls()
+            return "update"
+
+    def _pace_polls(self) -> None:
+        mean = self._p.api.poll_s
+        self._poll_timer.arm(self._clock.uniform(mean * 5 / 6, mean * 7 / 6))
 
     def _flush(self) -> None:
         try:
@@ -274,8 +290,7 @@ class Loop:
         if not self._lease_mode:
             self._lease_mode = True
             self._lease_timer.arm(0)
-        mean = self._p.api.poll_s
-        self._poll_timer.arm(self._clock.uniform(mean * 5 / 6, mean * 7 / 6))
+        self._pace_polls()
 
     def _do_run(self, reply: Json) -> None:
         if "manifest" not in reply:
@@ -307,8 +322,8 @@ class Loop:
             return None
         self._lease_errors.succeed()
         self._session_errors.succeed()
-        if p.lease.poll_wanted:
-            p.lease.poll_wanted = False
+        wanted, p.lease.poll_wanted = p.lease.poll_wanted, False
+        if wanted and not self._declined:
             self._poll_timer.arm(0)
         elif lease is None and blocking and self._clock.now() - asked_at < SHORT_HOLD_S:
             self._lease_timer.arm(self._short_holds.fail())

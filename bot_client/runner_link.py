@@ -110,11 +110,12 @@ class RunnerLink:
         return f"the runner process died ({code})"
 
     def bury(self) -> None:
-        """After an abnormal end: nothing that the runner started may go on."""
+        """After an abnormal end: nothing that the runner started may go on, or lie about."""
         self.dismiss(0.0)
         if self.task_pid is not None:
             processes.signal_group(self.task_pid, processes.SIGKILL)
         processes.kill_descendants(self._clock)
+        task_env.remove_tree(os.path.join(self._bot_dir, "w"))
 
     def dismiss(self, limit_s: float = FAREWELL_S) -> None:
         """Let go of the leash and wait for the end; killed when that takes too long."""
