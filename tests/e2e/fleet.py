@@ -506,10 +506,11 @@ class BotProcess:
 
     def end(self, limit_s: float = 10.0) -> None:
         """SIGTERM to the starter, then SIGKILL to what is left, by process id."""
-        with contextlib.suppress(OSError, ValueError):
-            kill(self.starter, signal.SIGTERM)
-        with contextlib.suppress(NotReached):
-            wait_until(f"{self.bot_id} to end", lambda: not self.running(), limit_s)
+        for patience_s in (3.0, limit_s):  # the second signal stops a running task
+            with contextlib.suppress(OSError, ValueError):
+                kill(self.starter, signal.SIGTERM)
+            with contextlib.suppress(NotReached):
+                wait_until(f"{self.bot_id} to end", lambda: not self.running(), patience_s)
         while left := self.running():
             for pid in left:
                 kill(pid)

@@ -18,6 +18,8 @@ from tests.fakes.sim_bot import SimBot
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 KILLS = int(os.environ.get("SKEP_TEST_KILLS", "30"))
+AHEAD = 8
+"""Tasks that wait or run while the server is killed at random."""
 SIDES = ("before_commit", "after_commit")
 LIFE = ("create_task", "offer_leases", "claim_slice", "update_task")
 """What every task passes."""
@@ -53,6 +55,10 @@ class Job:
 
     def unfinished(self):
         return [t for t in self.listed() if t["completed_at"] is None]
+
+    def ended(self):
+        """How many of the children say that they are through."""
+        return sum(n for (what, *_), n in ground_truth.told(self.truth).items() if what == "end")
 
     def listed(self):
         return self.fleet.api.pages(f"/tasks?tag=job:{self.name}")
@@ -137,9 +143,16 @@ def fleet(tmp_path_factory):
         yield fleet
 
 
-def restart(fleet, **settings):
+def restart(fleet):
+    """kill -9 to all its processes, then a new start."""
     fleet.server.kill_all()
-    fleet.server.start(**settings)
+    fleet.server.start()
+
+
+def restart_with_fault(fleet, fault):
+    """An orderly stop, so that no duty is left to a process that is gone."""
+    fleet.server.terminate()
+    fleet.server.start(SKEP_FAULT=fault)
 
 
 def when_it_kills(fleet, act, count=1):
@@ -170,7 +183,7 @@ points = pytest.mark.xdist_group("e2e-points")
 def test_no_task_is_lost_or_run_twice_when_the_whole_server_dies_at(sound, label, side):
     fleet = sound
     job = Job(fleet, f"all-{label}-{side}")
-    restart(fleet, SKEP_FAULT=f"{label}.{side}:kill@1")
+    restart_with_fault(fleet, f"{label}.{side}:kill@1")
     submitting = when_it_kills(fleet, lambda: job.submit(2, lines=5))
     restart(fleet)
     submitting.join(60)
@@ -183,7 +196,7 @@ def test_no_task_is_lost_or_run_twice_when_the_whole_server_dies_at(sound, label
 def test_no_task_is_lost_or_run_twice_when_workers_die_again_and_again_at(sound, label, side):
     fleet = sound
     job = Job(fleet, f"worker-{label}-{side}")
-    restart(fleet, SKEP_FAULT=f"{label}.{side}:kill@2")
+    restart_with_fault(fleet, f"{label}.{side}:kill@2")
     submitting = when_it_kills(fleet, lambda: job.submit(4, lines=5))
     submitting.join(60)
     job.check()
@@ -201,7 +214,7 @@ def test_bot_is_enrolled_and_works_when_the_server_dies_while_it_starts_at(sound
         bot.install(fleet.server.url, token)
 
     try:
-        restart(fleet, SKEP_FAULT=f"{label}.{side}:kill@1")
+        restart_with_fault(fleet, f"{label}.{side}:kill@1")
         starting = when_it_kills(fleet, begin)
         restart(fleet)
         starting.join(60)
@@ -223,7 +236,7 @@ def test_task_is_killed_once_when_the_server_dies_while_it_is_canceled(sound, si
     script = "while :; do echo working; sleep 0.2; done"
     task_id = fleet.api.submit("sh", "-c", script, grace_period_s=1)["task_id"]
     fleet.api.until(task_id, "RUNNING")
-    restart(fleet, SKEP_FAULT=f"cancel_task.{side}:kill@1")
+    restart_with_fault(fleet, f"cancel_task.{side}:kill@1")
     body = {"kill_running": True, "reason": "enough"}
     canceling = when_it_kills(
         fleet,
@@ -233,7 +246,7 @@ def test_task_is_killed_once_when_the_server_dies_while_it_is_canceled(sound, si
     canceling.join(60)
     assert fleet.api.until(task_id)["state"] == "KILLED"
     said = [entry["verb"] for entry in fleet.api.pages("/audit") if task_id in entry["target"]]
-    assert said == ["task.kill"]
+    assert said.count("task.kill") == 1
 
 
 @points
@@ -242,7 +255,7 @@ def test_task_ends_once_when_the_server_dies_while_the_bot_reports_its_own_failu
     fleet = sound
     task_id = fleet.api.submit("sleep", "600")["task_id"]
     task = fleet.api.until(task_id, "RUNNING")
-    restart(fleet, SKEP_FAULT=f"task_error.{side}:kill@1")
+    restart_with_fault(fleet, f"task_error.{side}:kill@1")
     bot = fleet.bots[task["bot_id"]]
     when_it_kills(fleet, lambda: kill(bot.runner))
     restart(fleet)
@@ -260,7 +273,7 @@ def test_offer_goes_back_when_the_server_dies_while_it_returns_it(sound, side, r
     post = Connection(fleet.server.url)
     request.addfinalizer(post.close)
     bot = SimBot(post, dimensions["id"][0])
-    restart(fleet, SKEP_FAULT=f"return_offer.{side}:kill@1")
+    restart_with_fault(fleet, f"return_offer.{side}:kill@1")
     bot.start()
     task_id = fleet.api.submit("true", dimensions=dimensions)["task_id"]
     first = bot.update(nonblocking=False)
@@ -284,10 +297,12 @@ def test_no_task_is_lost_or_run_twice_when_the_server_dies_at_random(tmp_path):
 
         def submit():
             while not over.is_set():
-                job.submit(1, lines=25, pause_s=0.02)
+                if len(job.tasks) < job.ended() + AHEAD:
+                    job.submit(1, lines=25, pause_s=0.02)
+                over.wait(0.05)
 
-        submitting = [threading.Thread(target=submit, daemon=True)]
-        submitting[0].start()
+        submitting = threading.Thread(target=submit, daemon=True)
+        submitting.start()
         for number in range(KILLS):
             over.wait(chance.uniform(0.0, 1.5))
             if chance.random() < 0.5:
@@ -298,7 +313,7 @@ def test_no_task_is_lost_or_run_twice_when_the_server_dies_at_random(tmp_path):
                 tell(f"kill {number}: master and worker; {len(job.tasks)} tasks so far")
                 restart(fleet)
         over.set()
-        submitting[0].join(60)
+        submitting.join(60)
         job.check(90)
         fleet.api.until_idle("bot1", "bot2")
         assert untouched(fleet) == before

@@ -81,6 +81,7 @@ def test_fleet_goes_on_when_one_of_two_servers_is_killed(fleet):
 
 
 def test_bots_cfg_reaches_bots_of_both_servers_when_it_changes(fleet):
+    """Within the time that a killed process may still hold the duty of looking at the file."""
     path = fleet.server.bots_cfg
     path.write_text(path.read_text().replace('"pool:default"', '"pool:default" dimensions: "z:1"'))
     for bot_id in ("bot1", "bot2"):

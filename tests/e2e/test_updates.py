@@ -122,37 +122,50 @@ def fleet_of_a_zip(tmp_path):
         yield fleet
 
 
-@pytest.mark.parametrize(
-    ("member", "new", "reason"),
-    [
-        ("bot_client/loop.py", "this is no Python\nimport", "New bot code is bad"),
-        (
-            "bot_client/supervisor.py",
-            "import sys\nif sys.argv[1] == 'start_slave': sys.exit(7)\nimport",
-            "died on probation: exit status 7",
-        ),
-    ],
-    ids=["does-not-parse", "dies-at-start"],
-)
-def test_bad_archive_never_takes_over_and_an_event_names_the_reason(
-    fleet_of_a_zip, member, new, reason
-):
+def test_archive_that_cannot_start_is_never_run_and_an_event_names_the_reason(fleet_of_a_zip):
+    fleet = fleet_of_a_zip
+    good = expected(fleet)
+    pids = [bot.pids() for bot in fleet.bots.values()]
+    zipped(fleet, "bot_client/loop.py", "import", "this is no Python\nimport")
+    for bot_id in BOTS:
+        wait_until(
+            f"{bot_id} tells", lambda i=bot_id: errors(fleet, i, "New bot code is bad: proc exit")
+        )
+        (text,) = errors(fleet, bot_id, "")
+        assert "this is no Python" in text
+        wait_until(f"{bot_id} is out", lambda i=bot_id: quarantined(fleet, i))
+    assert expected(fleet) != good
+    assert versions(fleet) == {good}
+    repair(fleet)
+    assert [bot.starter for bot in fleet.bots.values()] == [starter for starter, _ in pids]
+
+
+def quarantined(fleet, bot_id):
+    return "Failed to self-update the bot" in str(fleet.api.bot(bot_id)["quarantine_reason"])
+
+
+def test_archive_that_dies_at_start_is_taken_back_and_the_bots_work_on(fleet_of_a_zip):
     fleet = fleet_of_a_zip
     good = expected(fleet)
     starters = [bot.starter for bot in fleet.bots.values()]
-    zipped(fleet, member, "import", new)
+    dies = "import sys\nif sys.argv[1] == 'start_slave': sys.exit(7)\nimport"
+    zipped(fleet, "bot_client/supervisor.py", "import", dies)
+    bad = wait_until("the server sees it", lambda: expected(fleet) != good and expected(fleet))
+    reason = f"version {bad} died on probation: exit status 7"
     for bot_id in BOTS:
-        wait_until(f"{bot_id} tells", lambda bot_id=bot_id: errors(fleet, bot_id, reason))
-    bad = expected(fleet)
-    assert bad != good
-    for bot_id in BOTS:
-        assert any(bad in message for message in errors(fleet, bot_id, "")), bot_id
-    wait_until("the bots run the old version", lambda: versions(fleet) == {good})
-    assert [bot.starter for bot in fleet.bots.values()] == starters
+        wait_until(f"{bot_id} tells", lambda i=bot_id: errors(fleet, i, reason))
     assert works(fleet)
+    assert versions(fleet) == {good}
+    assert [bot.starter for bot in fleet.bots.values()] == starters
+    repair(fleet)
+
+
+def repair(fleet):
+    """A good archive again: every bot takes it, and works."""
+    before = expected(fleet)
     zipped(fleet, "bot_client/loop.py", "import", "# repaired\nimport")
-    wait_until("the server sees it", lambda: expected(fleet) not in {good, bad})
-    wait_until("every bot runs it", lambda: all_run(fleet, expected(fleet)), 60)
+    after = wait_until("the server sees it", lambda: expected(fleet) != before and expected(fleet))
+    wait_until("every bot runs it", lambda: all_run(fleet, after), 60)
     assert works(fleet)
 
 
