@@ -38,7 +38,7 @@ from botapi.transactions.update_bot import Stamp
 DUTY = "sweeper"
 DUTY_MS = 30_000
 PAGE = 500
-SILENT_EVERY_S = 15.0
+SILENT_EVERY_ROUNDS = 3
 SLOW_EVERY_S = 60.0
 LOOK_S = 1.0
 PAUSED_S = 20.0
@@ -117,7 +117,8 @@ class Sweeps:
             "offers": self._return_offers(now_ms),
         }
         if self.clock.monotonic() >= self.next_silent:
-            self.next_silent = self.clock.monotonic() + SILENT_EVERY_S
+            every_s = SILENT_EVERY_ROUNDS * self.settings.sweep_s
+            self.next_silent = self.clock.monotonic() + every_s
             done["bots"] = self._silent_bots(now_ms)
             done["runs"] = self._silent_runs(now_ms)
         if self.clock.monotonic() >= self.next_slow:

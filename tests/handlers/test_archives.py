@@ -1,0 +1,273 @@
+"""Archives and configuration: what bots are told when they change, and who may download."""
+
+import socket
+import threading
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+from werkzeug.serving import make_server
+
+from botapi import app as composition
+from botapi.store import codec
+from botapi.transactions.push_config import push_config
+from tests.factories import bots_cfg
+from tests.fakes.sim_bot import BOT_PATH
+from tests.handlers.conftest import write_bot
+from tests.handlers.test_life_of_a_bot import events_of, stored_bot
+from tests.handlers.test_refusals import bootstrap_token, nothing_changes
+from tests.transactions.stores import open_store
+
+KNOWN = "f" * 64
+
+
+@pytest.fixture
+def store(tmp_path, clock, rng):
+    with open_store("memory", tmp_path, clock, rng) as store:
+        yield store
+
+
+@pytest.fixture
+def bot(make_bot):
+    return make_bot().start()
+
+
+@pytest.fixture
+def version(parts):
+    return parts.archives.archive("http://localhost").version
+
+
+def push(parts, text, **scripts):
+    head = parts.config.latest()
+    source = bots_cfg(text, **scripts)
+    push_config(parts.store, source, parent=head.digest, author="t", now_ms=parts.clock.now_ms())
+
+
+def cfg(more="", dims='dimensions: "pool:default"', auth='auth { ip_whitelist: "loopback" }'):
+    return f'trusted_dimensions: "pool"\nbot_group {{ {auth} {dims} {more} }}\n'
+
+
+def last_event(parts):
+    (doc,) = parts.store.scan(codec.EVENT, "", "\U0010ffff", limit=1)
+    return codec.read_event(doc)
+
+
+def test_changed_dimensions_of_the_group_restart_the_bot(parts, bot):
+    push(parts, cfg(dims='dimensions: "pool:default" dimensions: "zone:eu"'))
+    reply = bot.poll()
+    assert (reply["cmd"], reply["message"]) == ("bot_restart", "new bots.cfg config")
+    assert reply["session"]
+    assert events_of(parts)[-1] == "request_restart"
+    bot.session_id = "next/2"
+    assert bot.handshake()["bot_group_cfg"] == {"dimensions": {"pool": ["default"], "zone": ["eu"]}}
+    assert bot.poll()["cmd"] == "rbe"
+    assert "zone:eu" in stored_bot(parts).dimensions
+
+
+def test_changed_credentials_take_effect_at_the_next_poll_without_a_restart(parts, bot):
+    push(parts, cfg(auth='auth { ip_whitelist: "nobody" }'))
+    bot.call("/event", event="bot_log")
+    assert bot.status == 200, "the session carries the rules it was made with"
+    with nothing_changes(parts.store):
+        bot.poll()
+    assert bot.status == 401
+    assert 'there is no address list "nobody"' in bot.text
+
+
+def test_bot_is_never_believed_about_what_its_group_sets_or_trusts(parts, bot):
+    push(
+        parts, 'trusted_dimensions: "pool"\ntrusted_dimensions: "rack"\n' + cfg().split("\n", 1)[1]
+    )
+    bot.dims |= {"pool": ["secret"], "rack": ["r1"], "free": ["x"]}
+    bot.poll()
+    assert stored_bot(parts).dimensions == ("free:x", "id:vm1", "os:Linux", "pool:default")
+
+
+def test_new_archive_is_an_update_even_for_a_bot_without_a_session(parts, clock, bot, bot_archive):
+    write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
+    clock.advance(2)
+    bot.session = None
+    reply = bot.poll()
+    new = parts.archives.archive("http://localhost").version
+    assert reply == {"cmd": "update", "version": new, "skep": reply["skep"]}
+    assert new != bot.version
+    assert events_of(parts)[-1] == "request_update"
+
+
+def test_new_archive_is_told_to_a_quarantined_bot_too(clock, bot, bot_archive):
+    write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
+    clock.advance(2)
+    assert bot.poll(state={"quarantined": "no disk"})["cmd"] == "update"
+
+
+def test_bot_of_a_keep_group_is_never_updated(parts, make_bot):
+    push(parts, cfg(more='bot_archive: "keep"'))
+    bot = make_bot(version=KNOWN)
+    bot.handshake()
+    for _ in range(2):
+        assert bot.poll()["cmd"] == "rbe"
+    note = 'keeps an archive of its own: its group says bot_archive: "keep"'
+    assert stored_bot(parts).note == note
+    event = last_event(parts)
+    assert (event.kind, event.message) == ("bot_polling", note)
+    assert len(events_of(parts)) == 2
+
+
+def test_foreign_bot_is_never_updated_and_says_so_once(parts, make_bot):
+    bot = make_bot(ours=False, version=KNOWN)
+    bot.handshake()
+    for _ in range(3):
+        assert bot.poll()["cmd"] == "rbe"
+    assert "runs an archive this server never made" in stored_bot(parts).note
+    assert last_event(parts).message == stored_bot(parts).note
+    assert events_of(parts) == ["bot_connected", "bot_polling"]
+
+
+def test_bot_of_ours_with_an_old_version_is_updated(parts, make_bot, version):
+    bot = make_bot(version=KNOWN)
+    bot.handshake()
+    reply = bot.poll()
+    assert (reply["cmd"], reply["version"]) == ("update", version)
+
+
+def test_known_version_is_for_anybody_who_knows_it(client, version):
+    response = client.get(f"{BOT_PATH}/bot_code/{version}")
+    assert response.status_code == 200
+    assert {
+        name: response.headers[name]
+        for name in (
+            "Cache-Control",
+            "Content-Type",
+            "Content-Disposition",
+            "X-Skep-Archive-Version",
+        )
+    } == {
+        "Cache-Control": "public, max-age=3600",
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": 'attachment; filename="swarming_bot.zip"',
+        "X-Skep-Archive-Version": version,
+    }
+    assert zipfile.ZipFile(BytesIO(response.data)).read("__main__.py") == b"print(1)\n"
+
+
+def test_known_version_with_a_query_is_sent_to_the_address_without_it(client, version):
+    response = client.get(f"{BOT_PATH}/bot_code/{version}?x=1")
+    assert (response.status_code, response.headers["Location"]) == (
+        302,
+        f"{BOT_PATH}/bot_code/{version}",
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["/bot_code", f"{BOT_PATH}/bot_code", f"{BOT_PATH}/bot_code/{KNOWN}"]
+)
+def test_bot_that_may_is_sent_to_the_version_in_force(client, version, path):
+    for url, headers in [
+        (path + "?bot_id=vm1", {}),
+        (path, {"X-Luci-Swarming-Bot-ID": "vm1"}),
+    ]:
+        response = client.get(url, headers=headers)
+        assert (response.status_code, response.headers["Location"]) == (
+            302,
+            f"{BOT_PATH}/bot_code/{version}",
+        )
+
+
+@pytest.mark.parametrize("path", ["/bot_code", f"{BOT_PATH}/bot_code/{KNOWN}"])
+def test_nobody_else_is_told_the_version(parts, client, version, path):
+    push(parts, cfg(auth="auth { require_enrolled_secret: true }"))
+    for url, text in [
+        (path, "give a bootstrap token"),
+        (path + "?bot_id=vm1", "X-Skep-Bot-Secret is missing"),
+        (path + "?tok=", "the bootstrap token is not valid"),
+        (path + "?tok=nonsense&bot_id=vm1", "the bootstrap token is not valid"),
+    ]:
+        response = client.get(url)
+        assert response.status_code == 403
+        assert text in response.text
+        assert version not in response.text
+
+
+def test_bootstrap_token_leads_to_an_archive_with_the_token_inside(parts, client, version):
+    token, _ = bootstrap_token(parts)
+    response = client.get(f"/bot_code?tok={token}")
+    location = f"/skep/v1/bot_code/{version}?tok={token}"
+    assert (response.status_code, response.headers["Location"]) == (302, location)
+    assert response.headers["X-Skep-Archive-Version"] == version
+    response = client.get(location)
+    assert (response.status_code, response.headers["Cache-Control"]) == (200, "no-store")
+    assert response.headers["X-Skep-Archive-Version"] == version
+    assert zipfile.ZipFile(BytesIO(response.data)).comment == token.encode()
+    response = client.get(f"/skep/v1/bot_code/{KNOWN}?tok={token}")
+    assert (response.status_code, response.headers["Location"]) == (302, location)
+
+
+@pytest.mark.parametrize("path", ["/bot_code", "/bootstrap", f"/skep/v1/bot_code/{KNOWN}"])
+def test_bad_bootstrap_token_is_refused_everywhere(parts, client, clock, path):
+    expired, _ = bootstrap_token(parts, ttl_s=1)
+    clock.advance(2)
+    for token, text in [("", "not valid"), ("x", "not valid"), (expired, "expired")]:
+        response = client.get(f"{path}?tok={token}")
+        assert (response.status_code, text in response.text) == (403, True)
+    assert client.get("/bootstrap").status_code == 403
+
+
+def test_bootstrap_program_names_server_and_token(parts, client):
+    token, _ = bootstrap_token(parts)
+    response = client.get(f"/bootstrap?tok={token}")
+    assert response.content_type == "text/x-python"
+    head = f"host_url = 'http://localhost'\nbootstrap_token = '{token}'\n"
+    assert response.text.startswith(head)
+    compile(response.text, "bootstrap", "exec")
+    disposition = response.headers["Content-Disposition"]
+    assert disposition == 'attachment; filename="swarming_bot_bootstrap.py"'
+
+
+def test_waiting_bot_of_ours_is_told_to_poll_when_there_is_news(parts, clock, bot, bot_archive):
+    assert "skep" not in bot.update()
+    write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
+    clock.advance(2)
+    assert bot.update(nonblocking=False)["skep"] == {"poll": True}
+
+
+@pytest.fixture
+def address(parts):
+    """A real socket in front of the application."""
+    server = make_server("127.0.0.1", 0, composition.create_app(parts), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server.server_address
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/poll", "/task_update"])
+def test_huge_body_is_refused_before_it_is_read(address, path):
+    """Of 100 MB announced only the head is ever sent, and the answer comes all the same."""
+    with socket.create_connection(address, timeout=20) as link:
+        head = (
+            f"POST {BOT_PATH}{path} HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Type: application/json; charset=utf-8\r\n"
+            "Content-Length: 100000000\r\n\r\n"
+        )
+        link.sendall(head.encode() + b"x" * 1000)
+        reply = b""
+        while True:
+            part = link.recv(65536)
+            if not part:
+                break
+            reply += part
+    status, _, rest = reply.partition(b"\r\n")
+    assert status.split()[1] == b"413"
+    assert b"connection: close" in rest.lower()
+    assert b"the body is larger than" in rest
+
+
+def test_public_url_decides_which_archive_a_bot_gets(parts, settings):
+    parts.door = replace(parts.door, settings=replace(settings, public_url="https://fleet.example"))
+    client = composition.create_app(parts).test_client()
+    response = client.get("/bot_code?bot_id=vm1")
+    assert parts.archives.archive("https://fleet.example").version in response.headers["Location"]
