@@ -1,7 +1,10 @@
 """What every HTTP request has, whoever makes it: an id, an address, a bounded body."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Request, Response, g, request
 
@@ -10,6 +13,7 @@ from botapi.clock import Clock, Rng
 from botapi.domain.errors import Code
 from botapi.settings import Settings
 
+Headers = list[tuple[str, str]]
 REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 HTTP_STATUS = {
@@ -44,6 +48,7 @@ class Door:
         """Give every request an id and every answer its headers."""
         app.before_request(self._begin)
         app.after_request(self._end)
+        app.wsgi_app = _closing(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's own advice
 
     def _begin(self) -> None:
         given = request.headers.get("X-Request-Id", "")
@@ -91,3 +96,22 @@ def read_body(http: Request, limit: int) -> bytes:
     if len(body) > limit:
         raise BodyTooLarge(limit)
     return bytes(body)
+
+
+def _closing(app: WSGIApplication) -> WSGIApplication:
+    """Make gunicorn end the connection after a 413.
+
+    It ignores an application's `Connection: close`, and reads what is left of the body
+    before it looks for the next request on the connection.
+    """
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: Headers, *error: Any) -> Callable[[bytes], object]:
+            force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+            if status.startswith("413") and force_close is not None:
+                force_close()
+            return start_response(status, headers, *error)
+
+        return app(environ, start)
+
+    return call

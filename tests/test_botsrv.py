@@ -2,8 +2,14 @@
 
 import base64
 import json
+import os
 import random
-from contextlib import contextmanager
+import select
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -292,3 +298,58 @@ def test_store_outage_is_answered_unavailable_and_try_again(parts, bot, client):
         response = post(client, BOT_PATH + "/event", body)
     says(response, 503, "Unavailable", "the disk is gone")
     assert response.headers["Retry-After"] == "2"
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A real `skep serve` on a free port; its output goes to a file."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        place = probe.getsockname()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("SKEP_")}
+    environ |= {"SKEP_DATA_DIR": str(tmp_path / "data"), "SKEP_PORT": str(place[1])}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "botapi.cli", "serve"], env=environ, stdout=log, stderr=log
+        )
+    tick = threading.Event()
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(place, timeout=1):
+            break
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        tick.wait(0.05)
+    yield place
+    process.terminate()
+    process.wait(40)
+
+
+@pytest.mark.e2e
+def test_server_cuts_a_huge_body_early_and_closes(address):
+    """100 MB are offered; the answer comes and the pipe breaks long before that."""
+    head = (
+        f"POST {BOT_PATH}/task_update HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    for announced in (False, True):
+        text = head.replace("Transfer-Encoding: chunked", "Content-Length: 100000000")
+        sent, reply = flood(address, text if announced else head, is_chunked=not announced)
+        assert reply.split()[1] == b"413"
+        assert b"connection: close" in reply.lower()
+        assert sent < 50 * 2**20
+
+
+def flood(address, head, *, is_chunked):
+    """Send 100 MB unless the server ends it; how much went out, and the reply."""
+    block = b"x" * 65536
+    piece = b"%x\r\n%s\r\n" % (len(block), block) if is_chunked else block
+    sent = 0
+    with socket.create_connection(address, timeout=30) as link:
+        link.sendall(head.encode())
+        reply = b""
+        while sent < 100_000_000 and not select.select([link], [], [], 0)[0]:
+            with suppress(ConnectionError):
+                link.sendall(piece)
+                sent += len(piece)
+        with suppress(ConnectionError):
+            while part := link.recv(65536):
+                reply += part
+    return sent, reply
