@@ -29,6 +29,9 @@ if os.fork() == 0:
 os.wait()
 """
 
+NOBODY = {"dimensions": {"moon": ["full"]}, "wait_for_capacity": True}
+"""What no bot has: the task stays pending."""
+
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(fleet):
@@ -150,14 +153,17 @@ def test_running_task_goes_on_when_it_is_canceled_without_kill(fleet, tmp_path):
 
 
 def test_pending_task_never_runs_when_it_is_canceled(fleet):
-    running = fleet.begin_cli("run", "--wait", "-d", "moon=full", "--", "echo", "never")
+    refused = fleet.cli("run", "--wait", "-d", "moon=full", "--", "true")
+    assert refused.returncode == 11
+    assert b"no known bot has moon:full" in refused.stderr
+    task_id = fleet.api.submit("true", **NOBODY)["task_id"]
+    waiting = fleet.begin_cli("collect", task_id)
     try:
-        task_id = wait_until("the id", lambda: fleet.cli_output(running).decode().strip())
         assert fleet.cli("cancel", task_id).returncode == 0
-        assert running.wait(20) == 10
+        assert waiting.wait(20) == 10
     finally:
-        kill_group(running.pid)
-        running.wait()
+        kill_group(waiting.pid)
+        waiting.wait()
     task = fleet.api.task(task_id)
     assert (task["state"], task["started_at"]) == ("CANCELED", None)
 
@@ -183,7 +189,7 @@ def test_many_tasks_at_once_all_end_and_share_the_bots(fleet):
 
 def test_held_calls_do_not_slow_others_down(fleet):
     """Twenty readers wait for a task that never starts; another one is done at once."""
-    stuck = fleet.api.submit("true", dimensions={"moon": ["full"]})["task_id"]
+    stuck = fleet.api.submit("true", **NOBODY)["task_id"]
     waiting = [
         threading.Thread(target=fleet.api.get, args=(f"/tasks/{stuck}?wait=20",), daemon=True)
         for _ in range(20)
