@@ -248,6 +248,11 @@ def test_run_nobody_speaks_of_ends_while_its_bot_lives(store, clock, sweeps):
         "the bot has said nothing of this run for too long",
     )
     assert not bot_of(store).dead
+    clock.advance(20)
+    assert sweeps.round()["runs"] == 0
+    update_bot(store, "vm1", BotUpdate(EventKind.BOT_POLLING), Stamp(clock.now_ms(), "p", KEEP_MS))
+    assert task_of(store, request) == task
+    assert bot_of(store).task_id == ""
 
 
 def test_fresh_run_is_not_judged_by_the_last_word_about_the_one_before(store, clock, sweeps):
