@@ -17,6 +17,9 @@ from botapi.store.topics import ANY_TOPIC
 LARGEST_DATAGRAM = 32 * 1024
 """Bytes of one message; more topics than fit are replaced by the one that stands for all."""
 
+LOOKS_AFTER_CHANGE = 64
+"""Messages for which a folder that has changed is read again."""
+
 CLOSE_S = 10.0
 """How long closing waits for the listening thread."""
 
@@ -35,6 +38,9 @@ class WakeSockets:
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._hear = hear
         self._behind: set[str] = set()
+        self._known: list[str] = []
+        self._listed_at = 0
+        self._looks_left = 0
         self._closing = False
         self._ended = concurrency.event()
         self._socket = native_datagram_socket()
@@ -48,9 +54,8 @@ class WakeSockets:
         message = "\n".join(topics).encode(errors="replace")
         if len(message) > LARGEST_DATAGRAM:
             message = ANY_TOPIC.encode()
-        for name in os.listdir(self._folder):
-            if name != self._name:
-                self._send_to(name, message)
+        for name in self._others():
+            self._send_to(name, message)
 
     def catch_up(self) -> None:
         """Tell those whose socket was full that they missed something."""
@@ -69,6 +74,19 @@ class WakeSockets:
         self._sender.close()
         self._socket.close()
         os.close(self._folder)
+
+    def _others(self) -> list[str]:
+        """The sockets of the other processes; the folder is read again when it has changed.
+
+        And some times after that: its time of change is too coarse to tell two changes apart.
+        """
+        changed_at = os.fstat(self._folder).st_mtime_ns
+        if changed_at != self._listed_at:
+            self._listed_at, self._looks_left = changed_at, LOOKS_AFTER_CHANGE
+        if self._looks_left:
+            self._looks_left -= 1
+            self._known = [name for name in os.listdir(self._folder) if name != self._name]
+        return self._known
 
     def _send_to(self, name: str, message: bytes) -> None:
         self._behind.discard(name)
