@@ -41,13 +41,20 @@ class SqliteTxn(WriteBuffer):
         super().__init__()
         self._con = con
         self._catalog = catalog
+        self._known: dict[tuple[str, Key], Doc | None] = {}
 
     def get(self, kind: str, *keys: Key) -> list[Doc | None]:
-        """The documents in the order of the keys."""
+        """The documents in the order of the keys; each is read once, nothing can change it."""
         self.check_running()
-        if not keys or not self._has(kind):
-            return [None] * len(keys)
-        return sqlite_rows.get(self._con, kind, keys)
+        unknown = [key for key in keys if (kind, key) not in self._known]
+        if unknown:
+            found = (
+                sqlite_rows.get(self._con, kind, unknown)
+                if self._has(kind)
+                else [None] * len(unknown)
+            )
+            self._known.update(((kind, key), doc) for key, doc in zip(unknown, found, strict=True))
+        return [self._known[kind, key] for key in keys]
 
     def heads(self, kind: str, ranges: Sequence[tuple[Key, Key]], n: int) -> list[Doc]:
         """The lowest documents of each range; this transaction is alone, so nobody has them."""
