@@ -13,6 +13,8 @@ from botapi.transactions.update_bot import Stamp, update_bot
 from tests.handlers.conftest import write_bot
 
 LIMIT_S = 20.0
+HOLD_S = 60.0
+"""Held longer than a test waits: a call that only its timeout ends is a failure."""
 KEEP_MS = 1_000_000_000
 
 

@@ -11,7 +11,7 @@ from botapi.store import codec
 from botapi.store.protocol import Conflict
 from botapi.transactions.create_task import create_task
 from tests.factories import make_request, make_slice
-from tests.scheduler.conftest import LIMIT_S, connect
+from tests.scheduler.conftest import HOLD_S, connect
 
 
 class Restless(ThreadForm):
@@ -55,7 +55,7 @@ def hold(threads, offers, store, clock, bot_id, **dims):
     """A held call of this bot, in a thread; returns once it is held."""
     flat = connect(store, bot_id, clock.now_ms(), **dims)
     before = offers.waiting_count()
-    box = threads.start(offers.wait, bot_id, f"ls-{bot_id}", flat, LIMIT_S)
+    box = threads.start(offers.wait, bot_id, f"ls-{bot_id}", flat, HOLD_S)
     until(lambda: offers.waiting_count() > before)
     return box
 
@@ -83,7 +83,7 @@ def test_waiting_bot_is_released_at_once_when_the_process_stops(store, clock, of
     hold(threads, offers, store, clock, "vm1")
     offers.close()
     assert threads.join() == [None]
-    assert offers.wait("vm1", "ls-vm1", frozenset(), LIMIT_S) is None
+    assert offers.wait("vm1", "ls-vm1", frozenset(), HOLD_S) is None
 
 
 def test_released_bots_may_wait_again(store, clock, offers, threads):
@@ -99,7 +99,7 @@ def test_released_bots_may_wait_again(store, clock, offers, threads):
 def test_second_call_of_a_bot_sends_the_first_home(store, clock, offers, threads):
     first = hold(threads, offers, store, clock, "vm1")
     flat = connect(store, "vm1", clock.now_ms())
-    second = threads.start(offers.wait, "vm1", "ls-vm1", flat, LIMIT_S)
+    second = threads.start(offers.wait, "vm1", "ls-vm1", flat, HOLD_S)
     until(lambda: "value" in first)
     assert first["value"] is None
     request = submit(store, clock)
@@ -121,7 +121,7 @@ def test_slices_go_by_priority_then_age_across_queues(store, clock, offers):
         clock.advance(1)
     got = []
     for _ in wanted:
-        offer = offers.wait("vm1", "ls-vm1", flat, LIMIT_S)
+        offer = offers.wait("vm1", "ls-vm1", flat, HOLD_S)
         got.append(offer.pending.task_id)
         withdraw(store, codec.task_key(got[-1]))
     assert got == [request.task_id for *_, request in sorted(wanted, key=lambda row: row[:2])]
@@ -230,7 +230,7 @@ def test_waiters_and_new_queues_never_miss_each_other(store, clock, offers, thre
     for number in range(60):
         dims = {"pool": ("default",), "n": (str(number),)}
         flat = connect(store, f"vm{number}", clock.now_ms(), n=str(number))
-        box = threads.start(offers.wait, f"vm{number}", f"ls-vm{number}", flat, LIMIT_S)
+        box = threads.start(offers.wait, f"vm{number}", f"ls-vm{number}", flat, HOLD_S)
         if rng.randbits(1):
             until(lambda: offers.waiting_count() > 0)
         submit(store, clock, number, slices=[make_slice(dimensions=dims)])
