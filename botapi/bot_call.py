@@ -11,8 +11,8 @@ from botapi.auth.botsession import (
     BotConfig,
     DebugInfo,
     Session,
-    decode,
     encode,
+    known_session,
 )
 from botapi.auth.credentials import Identity, Network, Presented, authorize_bot
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
@@ -35,6 +35,8 @@ from botapi.wire_json import dumps
 RBE_INSTANCE = "projects/local/instances/default"
 """Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
 DAY_MS = 86_400_000
+FRESH_MS = 60_000
+"""Age up to which a session token is not made anew."""
 MAX_STATE_BYTES = 128 * 1024
 """Most that is kept of what a bot says of itself."""
 
@@ -55,6 +57,7 @@ class BotCall:
     """A request with a good session: who calls, and what is stored about it."""
 
     call: Call
+    token: str
     session: Session
     identity: Identity
     bot: Bot
@@ -144,7 +147,7 @@ class BotServer:
 
     def session_of(self, token: str) -> Session:
         """The session in a token. Raises BadToken; whether it is expired is not asked."""
-        return decode(token, self.keys.secret(SESSION))
+        return known_session(token, self.keys.secret(SESSION))
 
     def authorize(self, bot_id: str, methods: Sequence[AuthMethod], call: Call) -> Identity:
         """Who the bot proves to be. Raises Refusal UNAUTHENTICATED."""
@@ -169,7 +172,13 @@ class BotServer:
         return found
 
     def refreshed_token(self, bot_call: BotCall) -> str:
-        """What most replies carry: the same session, an hour longer."""
+        """What most replies carry: the same session with an hour to live.
+
+        A token that was made within the last minute is given back as it is.
+        """
+        made_ms = bot_call.session.expiry_ms - SESSION_LIFE_MS
+        if 0 <= bot_call.call.now_ms - made_ms < FRESH_MS:
+            return bot_call.token
         return self.token(self.refreshed(bot_call.session, bot_call.call))
 
     def session_config(self, group: BotGroup, call: Call) -> BotConfig:

@@ -208,7 +208,8 @@ class BotRoutes:
         bot = codec.read_bot(doc)
         _check_stored(bot.bot_id, bot.dimensions)
         recent = self._polls.of(bot.bot_id)
-        return route.handle(self._server, BotCall(call, session, identity, bot, recent), body)
+        bot_call = BotCall(call, body.session, session, identity, bot, recent)
+        return route.handle(self._server, bot_call, body)
 
     def _session(self, token: str | None, call: Call) -> Session:
         """Steps 5 to 8 of bot-api 0.4."""
