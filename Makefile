@@ -26,7 +26,7 @@ run: $(READY) ## the same fleet, left running until Ctrl-C
 	$(BIN)/python -m examples.census.demo --keep
 
 test: $(READY) ## every test (T=path::name for one)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(T)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(T)
 
 fast: $(READY) ## the tests that need no server process: under two minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow and not e2e" $(T)

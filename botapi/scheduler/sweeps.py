@@ -36,7 +36,7 @@ from botapi.transactions.repair_pending import repair_pending
 from botapi.transactions.update_bot import Stamp
 
 DUTY = "sweeper"
-DUTY_MS = 30_000
+DUTY_MS = 10_000
 PAGE = 500
 SILENT_EVERY_ROUNDS = 3
 SLOW_EVERY_S = 60.0
