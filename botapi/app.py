@@ -38,6 +38,8 @@ from botapi.transactions.push_config import Outdated, push_config, reject_config
 
 log = logging.getLogger(__name__)
 
+LOOK_AGAIN_S = 30.0
+"""How often a request looks at the bot's sources by itself; `_News` does it every second."""
 IP_LISTS = {"loopback": (ip_network("127.0.0.0/8"), ip_network("::1/128"))}
 """Address lists that bots.cfg may name; lists of one's own come with settings.cfg."""
 
@@ -106,6 +108,7 @@ def build(
         settings.bot_archive or packaged_bot(),
         settings.config_dir / "scripts" / "bot_config.py",
         clock,
+        look_again_s=LOOK_AGAIN_S,
     )
     offers = Offers(store, concurrency, clock)
     last_seen = LastSeen(store, settings.seen_flush_s)

@@ -55,7 +55,10 @@ class ArchiveBuilder:
     changed reads them all; a problem is kept for `problem` until it is gone.
     """
 
-    def __init__(self, source: Path, hooks: Path, clock: Clock) -> None:
+    def __init__(
+        self, source: Path, hooks: Path, clock: Clock, *, look_again_s: float = LOOK_AGAIN_S
+    ) -> None:
+        self._look_again_s = look_again_s
         self._source = source
         self._hooks = hooks
         self._clock = clock
@@ -112,20 +115,22 @@ class ArchiveBuilder:
     def generation(self) -> int:
         """Grows whenever other sources come into service; looks at them at most once a second.
 
+        A server that asks this regularly may leave the looking to it (`look_again_s`).
         Raises as `archive`.
         """
-        self._current()
+        self._current(LOOK_AGAIN_S)
         return self._generation
 
     def problem(self) -> str:
         """One line on why the sources as they are now are not served; empty when they are."""
         return self._bad[1] if self._bad is not None else ""
 
-    def _current(self) -> _Sources:
+    def _current(self, look_again_s: float | None = None) -> _Sources:
         """The sources, looked at again at most once a second."""
         now = self._clock.monotonic()
         known = self._sources
-        if known is not None and now - self._looked_at < LOOK_AGAIN_S:
+        age_s = now - self._looked_at
+        if known is not None and age_s < (look_again_s or self._look_again_s):
             return known
         signature = self._signature()
         self._looked_at = now

@@ -87,6 +87,7 @@ def test_bot_is_never_believed_about_what_its_group_sets_or_trusts(parts, bot):
 def test_new_archive_is_an_update_even_for_a_bot_without_a_session(parts, clock, bot, bot_archive):
     write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
     clock.advance(2)
+    parts.sweeps.look()
     bot.session = None
     reply = bot.poll()
     new = parts.archives.archive("http://localhost").version
@@ -95,9 +96,10 @@ def test_new_archive_is_an_update_even_for_a_bot_without_a_session(parts, clock,
     assert events_of(parts)[-1] == "request_update"
 
 
-def test_new_archive_is_told_to_a_quarantined_bot_too(clock, bot, bot_archive):
+def test_new_archive_is_told_to_a_quarantined_bot_too(parts, clock, bot, bot_archive):
     write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
     clock.advance(2)
+    parts.sweeps.look()
     assert bot.poll(state={"quarantined": "no disk"})["cmd"] == "update"
 
 
@@ -228,6 +230,7 @@ def test_waiting_bot_of_ours_is_told_to_poll_when_there_is_news(parts, clock, bo
     assert "skep" not in bot.update()
     write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
     clock.advance(2)
+    parts.sweeps.look()
     assert bot.update(nonblocking=False)["skep"] == {"poll": True}
 
 
