@@ -23,7 +23,7 @@ from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
-from botapi.door import Door
+from botapi.door import Door, internal_error
 from botapi.scheduler.last_seen import LastSeen
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.sweeps import Sweeps
@@ -208,8 +208,8 @@ class _News:
 def create_app(parts: Parts) -> Flask:
     """The WSGI application over these parts."""
     app = Flask("skep", static_folder=None)
-    parts.door.install(app)
     install_bot_routes(app, parts.bots, parts.door)
+    parts.door.install(app)
     api.install(app, parts.api, parts.door)
     web.install(app, parts.api, parts.door)
     app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type="text/plain"))
@@ -234,9 +234,5 @@ def _readyz(parts: Parts) -> Response:
 
 
 def _unexpected(error: Exception) -> Response | HTTPException:
-    """A bug: logged once with the request id; the caller sees one line."""
-    if isinstance(error, HTTPException):
-        return error
-    log.exception("request %s failed", g.get("request_id", ""))
-    line = f"rpc error: code = Internal desc = internal error, request {g.get('request_id', '')}\n"
-    return Response(line, 500, content_type="text/plain; charset=utf-8")
+    """What nobody expected; a wrong address or method is Flask's own to answer."""
+    return error if isinstance(error, HTTPException) else internal_error(g.get("request_id", ""))

@@ -1,16 +1,20 @@
 """The bot path: its route table, its two doors, its order of checks (bot-api 0.3 to 0.5).
 
 `with_session` runs the whole pipeline of bot-api 0.4; `without_session` is for handshake
-and poll, which must work with a broken session. Flask ends here.
+and poll, which must work with a broken session. Flask ends here. Its routing is passed by
+where nine of ten requests are, at the calls of bots: the `Gate` finds them by their path.
 """
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Blueprint, Flask, Request, Response, g, request
+from flask import Blueprint, Flask, Response, g, request
+from werkzeug.wrappers import Request
 
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
 from botapi.bot_call import (
@@ -25,7 +29,15 @@ from botapi.bot_call import (
     Text,
 )
 from botapi.domain.errors import Code, Refusal, one_line
-from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge, Door, read_body
+from botapi.door import (
+    HTTP_STATUS,
+    RETRY_AFTER_S,
+    BodyTooLarge,
+    Door,
+    finish,
+    internal_error,
+    read_body,
+)
 from botapi.handlers import (
     bootstrap,
     bot_code,
@@ -125,14 +137,44 @@ class BotRoutes:
         for route in WITH_SESSION:
             self._add(routes, route, self._with_session)
         self._add_plain(routes)
-        routes.register_error_handler(Refusal, _refused)
+        routes.register_error_handler(Refusal, lambda error: _refused(error, request))
         routes.register_error_handler(BodyTooLarge, _too_large)
         routes.register_error_handler(StoreError, _outage)
         return routes
 
-    def _add(self, routes: Blueprint, route: Route, door: Callable[[Route], AnyReply]) -> None:
+    def gate(self, inner: WSGIApplication) -> "Gate":
+        """The way in that comes before Flask."""
+        doors = {
+            **dict.fromkeys(WITHOUT_SESSION, self._without_session),
+            **dict.fromkeys(WITH_SESSION, self._with_session),
+        }
+        answers = {
+            BOT_PATH + route.path: partial(self._answer, route, door)
+            for route, door in doors.items()
+        }
+        with_task = tuple(BOT_PATH + r.path + "/" for r in doors if r.has_task_in_path)
+        return Gate(inner, self._door, answers, with_task)
+
+    def _answer(
+        self, route: Route, door: Callable[[Route, Request, str], AnyReply], http: Request, rid: str
+    ) -> Response:
+        """One call of a bot, whatever comes of it. `rid` is the request id."""
+        try:
+            return _response(door(route, http, rid))
+        except Refusal as error:
+            return _refused(error, http)
+        except BodyTooLarge as error:
+            return _too_large(error)
+        except StoreError as error:
+            return _outage(error)
+        except Exception:  # noqa: BLE001 - the outermost frame of a bot's call
+            return internal_error(rid)
+
+    def _add(
+        self, routes: Blueprint, route: Route, door: Callable[[Route, Request, str], AnyReply]
+    ) -> None:
         def view(**_path: str) -> Response:
-            return _response(door(route))
+            return self._answer(route, door, request, g.request_id)
 
         name = route.path.strip("/").replace("/", "_")
         routes.add_url_rule(BOT_PATH + route.path, name, view, methods=["POST"])
@@ -152,7 +194,7 @@ class BotRoutes:
         get(
             "/bootstrap",
             "bootstrap",
-            lambda: bootstrap.bootstrap(server, self._call(), request.args.get("tok", "")),
+            lambda: bootstrap.bootstrap(server, self._flask_call(), request.args.get("tok", "")),
         )
         for path in ("/bot_code", f"{BOT_PATH}/bot_code"):
             get(path, f"bot_code{len(path)}", lambda: self._bot_code(""))
@@ -161,7 +203,7 @@ class BotRoutes:
             "/skep/v1/bot_code/<version>",
             "bot_code_enrolling",
             lambda version: bot_code.with_token(
-                server, self._call(), version, request.args.get("tok", "")
+                server, self._flask_call(), version, request.args.get("tok", "")
             ),
         )
         routes.add_url_rule("/skep/v1/enroll", "enroll", self._enroll, methods=["POST"])
@@ -173,31 +215,34 @@ class BotRoutes:
             bot_id=request.args.get("bot_id") or request.headers.get("X-Luci-Swarming-Bot-ID", ""),
             has_query=bool(request.query_string),
         )
-        return bot_code.bot_code(self._server, self._call(), asked)
+        return bot_code.bot_code(self._server, self._flask_call(), asked)
 
     def _enroll(self) -> Response:
         body = _json(_ENROLL, request)
-        return _response(enroll.enroll(self._server, self._call(), body))
+        return _response(enroll.enroll(self._server, self._flask_call(), body))
 
-    def _call(self) -> Call:
+    def _flask_call(self) -> Call:
+        return self._call(request, g.request_id)
+
+    def _call(self, http: Request, request_id: str) -> Call:
         return Call(
             now_ms=self._server.clock.now_ms(),
-            request_id=g.request_id,
-            base_url=self._door.base_url(request),
-            presented=self._door.caller(request),
+            request_id=request_id,
+            base_url=self._door.base_url(http),
+            presented=self._door.caller(http),
         )
 
-    def _without_session(self, route: Route) -> AnyReply:
-        call = self._call()
-        body = _json(route, request)
+    def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply:
+        call = self._call(http, rid)
+        body = _json(route, http)
         reply = route.handle(self._server, call, body)
         if isinstance(body, poll.PollRequest) and body.request_uuid and body.dimensions:
             self._polls.add(body.dimensions["id"][0], body.request_uuid)
         return reply
 
-    def _with_session(self, route: Route) -> AnyReply:
-        call = self._call()
-        body = _json(route, request)
+    def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply:
+        call = self._call(http, rid)
+        body = _json(route, http)
         session = self._session(body.session, call)
         identity = self._server.authorize(session.bot_id, session.bot_config.bot_auth, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
@@ -224,6 +269,36 @@ class BotRoutes:
         if is_expired(session, call.now_ms) or is_too_old(session, call.now_ms):
             raise Refusal(Code.UNAUTHENTICATED, "session: expired; poll or handshake again")
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Answers the POST calls of bots, and leaves everything else to `inner`."""
+
+    inner: WSGIApplication
+    door: Door
+    answers: Mapping[str, Callable[[Request, str], Response]]
+    with_task: tuple[str, ...]
+    """Paths that a task id follows, which nobody reads."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """WSGI."""
+        answer = None
+        if environ["REQUEST_METHOD"] == "POST":
+            answer = self.answers.get(self._route_of(environ["PATH_INFO"]))
+        if answer is None:
+            return self.inner(environ, start_response)
+        http = Request(environ)
+        request_id = self.door.request_id(http)
+        response = answer(http, request_id)
+        finish(response, request_id)
+        return response(environ, start_response)
+
+    def _route_of(self, path: str) -> str:
+        if path.startswith(self.with_task):
+            route, _, task_id = path.rpartition("/")
+            return route if task_id else path
+        return path
 
 
 _ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll)
@@ -282,10 +357,10 @@ def _download(content: bytes, content_type: str, name: str) -> Response:
     return response
 
 
-def _refused(error: Refusal) -> Response:
+def _refused(error: Refusal, http: Request) -> Response:
     """One line of text; JSON for 404, which bots would otherwise retry (bot-api 0.5)."""
     status = HTTP_STATUS[error.code]
-    log.info("refused %s %s: %s", request.method, request.path, error.message)
+    log.info("refused %s %s: %s", http.method, http.path, error.message)
     line = f"rpc error: code = {error.code.wire_name} desc = {error.message}"
     if status == 404:
         body = dumps({"error": error.message}) + b"\n"
@@ -314,4 +389,6 @@ def _outage(error: StoreError) -> Response:
 
 def install(app: Flask, server: BotServer, door: Door) -> None:
     """Add the bot routes to the application."""
-    app.register_blueprint(BotRoutes(server, door).blueprint())
+    routes = BotRoutes(server, door)
+    app.register_blueprint(routes.blueprint())
+    app.wsgi_app = routes.gate(app.wsgi_app)  # type: ignore[method-assign] # Flask's own advice

@@ -1,12 +1,14 @@
 """What every HTTP request has, whoever makes it: an id, an address, a bounded body."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Response, g, request
+from werkzeug.wrappers import Request
 
 from botapi.auth.credentials import Presented, client_ip, presented
 from botapi.clock import Clock, Rng
@@ -14,6 +16,8 @@ from botapi.domain.errors import Code
 from botapi.settings import Settings
 
 Headers = list[tuple[str, str]]
+log = logging.getLogger(__name__)
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 HTTP_STATUS = {
@@ -51,14 +55,17 @@ class Door:
         app.wsgi_app = _closing(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's own advice
 
     def _begin(self) -> None:
-        given = request.headers.get("X-Request-Id", "")
-        trusted = REQUEST_ID.fullmatch(given) if self.is_proxy(request.remote_addr or "") else None
-        g.request_id = given if trusted else f"{self.rng.randbits(96):024x}"
+        g.request_id = self.request_id(request)
 
     def _end(self, response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.get("request_id", "")
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        finish(response, g.get("request_id", ""))
         return response
+
+    def request_id(self, http: Request) -> str:
+        """The id a trusted proxy gave this request, else a new one."""
+        given = http.headers.get("X-Request-Id", "")
+        trusted = REQUEST_ID.fullmatch(given) if self.is_proxy(http.remote_addr or "") else None
+        return given if trusted else f"{self.rng.randbits(96):024x}"
 
     def is_proxy(self, peer: str) -> bool:
         """Is this the address of a proxy whose headers are believed?"""
@@ -96,6 +103,19 @@ def read_body(http: Request, limit: int) -> bytes:
     if len(body) > limit:
         raise BodyTooLarge(limit)
     return bytes(body)
+
+
+def finish(response: Response, request_id: str) -> None:
+    """The headers that every answer has."""
+    response.headers["X-Request-Id"] = request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def internal_error(request_id: str) -> Response:
+    """A bug: logged once with the request id; the caller sees one line."""
+    log.exception("request %s failed", request_id)
+    line = f"rpc error: code = Internal desc = internal error, request {request_id}\n"
+    return Response(line, 500, content_type="text/plain; charset=utf-8")
 
 
 def _closing(app: WSGIApplication) -> WSGIApplication:
