@@ -208,9 +208,6 @@ class Settings:
     offer_timeout_s: float = _server(
         _seconds(1, 3600), "60", "time a bot has to claim the slice it was offered"
     )
-    lease_session_timeout_s: float = _server(
-        _seconds(1, 86400), "180", "silence after which a lease session is closed"
-    )
     output_limit_bytes: int = _server(_size, "2 GiB", "stored output of one task")
     sweep_s: float = _server(_seconds(0, 3600), "5", "time between two sweeps")
     event_retention_days: int = _server(_whole(1, 36500), "28", "days that bot events are kept")

@@ -12,6 +12,8 @@ from botapi.domain.names import utf8_length
 
 MAX_KEY_BYTES = 64
 MAX_VALUE_BYTES = 256
+MAX_REMEMBERED_CHARS = 4_096
+"""Larger sets of dimensions are judged anew each time, so that nobody fills the memory."""
 SHOWN_KEY_BYTES = 69
 SHOWN_VALUE_BYTES = 261
 
@@ -53,10 +55,17 @@ def validate(dims: Mapping[str, Sequence[str]]) -> list[str]:
     Each is one line such as `bad dimensions: key "os": bad value "": empty value`.
     The list is empty when all is well; `pool` is not asked for, it comes from the group.
     """
-    return list(_complaints(tuple((key, tuple(values)) for key, values in dims.items())))
+    items = tuple((key, tuple(values)) for key, values in dims.items())
+    size = sum(len(key) + sum(map(len, values)) for key, values in items)
+    judge = _remembered_complaints if size <= MAX_REMEMBERED_CHARS else _complaints
+    return list(judge(items))
 
 
 @lru_cache(maxsize=16_384)  # a bot says the same at every poll
+def _remembered_complaints(items: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
+    return _complaints(items)
+
+
 def _complaints(items: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
     dims = dict(items)
     complaints: list[str] = []
