@@ -37,6 +37,8 @@ URL_FILE = "server.url"
 KEEPALIVE_S = 75
 GRACEFUL_S = 25
 MAX_CONNECTIONS = 20_000
+SWITCH_S = 0.0005
+"""Longest that the loop waits for a thread that computes; Python's own is ten times that."""
 LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 USAGE = 2
@@ -232,10 +234,14 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._in_flight = 0
 
     def init_process(self) -> None:
-        """With debug logging, gevent reports whatever holds the loop for too long."""
+        """With debug logging, gevent reports whatever holds the loop for too long.
+
+        A thread that computes gives way to the loop sooner than Python would let it.
+        """
         if self.app.chosen.log_level == "debug":
             gevent.config.monitor_thread = True
             gevent.config.max_blocking_time = LOOP_HOLD_S
+        sys.setswitchinterval(SWITCH_S)
         super().init_process()
 
     def run(self) -> None:

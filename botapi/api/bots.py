@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from botapi.api import cursors, queries
-from botapi.api.parts import ApiParts, Json, Query
+from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.views import bot_view, event_view
 from botapi.api.why import count_statuses
@@ -12,7 +12,7 @@ from botapi.domain.bot import Bot, BotStatus
 from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
 from botapi.store import codec
-from botapi.store.protocol import join_key, prefix_range
+from botapi.store.protocol import Doc, join_key, prefix_range
 
 LIST_PARAMETERS = ("dimension", "status", "limit", "cursor")
 
@@ -36,7 +36,7 @@ def listed(parts: ApiParts, query: Query, base_url: str) -> Json:
         limit=queries.page_limit(query),
     )
     return {
-        "items": _views(parts, [codec.read_bot(doc) for doc in page.docs], base_url),
+        "items": _views(parts, page.docs, base_url),
         "next_cursor": cursors.next_cursor(parts, "bots", query, page.after),
         "counts": count_statuses(parts, wanted),
     }
@@ -47,11 +47,11 @@ def read(parts: ApiParts, bot_id: str, base_url: str) -> Json:
     return _views(parts, [_stored(parts, bot_id)], base_url)[0]
 
 
-def _stored(parts: ApiParts, bot_id: str) -> Bot:
+def _stored(parts: ApiParts, bot_id: str) -> Doc:
     (doc,) = parts.store.get(codec.BOT, join_key(bot_id)) if _is_key(bot_id) else (None,)
     if doc is None:
         raise Refusal(Code.NOT_FOUND, f'there is no bot "{bot_id[:80]}"')
-    return codec.read_bot(doc)
+    return doc
 
 
 def _is_key(bot_id: str) -> bool:
@@ -84,9 +84,17 @@ def origins(parts: ApiParts, bot_id: str) -> dict[str, str]:
     return dict.fromkeys(group.dimensions, "config")
 
 
-def _views(parts: ApiParts, bots: Sequence[Bot], base_url: str) -> list[Json]:
-    live = parts.last_seen.get(*(bot.bot_id for bot in bots))
-    return [bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots]
+def _views(parts: ApiParts, docs: Sequence[Doc], base_url: str) -> list[Json]:
+    """The bots of these documents; many of them on a native thread, so that the loop goes on."""
+
+    def build() -> list[Json]:
+        bots = [codec.read_bot(doc) for doc in docs]
+        live = parts.last_seen.get(*(bot.bot_id for bot in bots))
+        return [
+            bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots
+        ]
+
+    return parts.concurrency.native(build) if len(docs) > MANY else build()
 
 
 def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:

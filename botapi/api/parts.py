@@ -19,6 +19,9 @@ Json = dict[str, Any]
 Query = Mapping[str, Sequence[str]]
 """The parameters behind the `?`, each with all of its values."""
 
+MANY = 50
+"""Items of a page that are made on a native thread, so that the loop goes on."""
+
 
 @dataclass(kw_only=True)
 class ApiParts:

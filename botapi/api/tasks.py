@@ -7,7 +7,7 @@ import msgspec
 from botapi.api import cursors, queries
 from botapi.api.bodies import Body
 from botapi.api.capacity import NoCapacity
-from botapi.api.parts import ApiParts, Json, Query
+from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.task_request import TaskBody, task_request
 from botapi.api.views import task_view
@@ -25,8 +25,6 @@ MAX_COLLECTED = 1_000
 MAX_REASON = 1_000
 MAX_DRAWS = 50
 """Ids drawn before giving up: 65,536 are there for each millisecond."""
-MANY = 50
-"""Tasks whose views are made on a native thread, so that the loop goes on."""
 
 STATE_WORDS = {
     "pending": (TaskState.PENDING,),
