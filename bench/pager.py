@@ -1,0 +1,26 @@
+"""A client that reads all bots page by page until it is told to stop: `pager PAGE_SIZE`.
+
+BENCH_URL and BENCH_KEY name the server and the API key; a line is printed for each page.
+"""
+
+import os
+import sys
+
+from bench.wire import Connection
+
+
+def main() -> None:
+    """Page for ever."""
+    headers = {"Authorization": f"Bearer {os.environ['BENCH_KEY']}"}
+    connection = Connection(os.environ["BENCH_URL"], headers)
+    first = f"/api/v1/bots?limit={sys.argv[1]}"
+    path = first
+    while True:
+        page = connection.call("GET", path)
+        print(len(page["items"]), flush=True)
+        cursor = page["next_cursor"]
+        path = f"{first}&cursor={cursor}" if cursor else first
+
+
+if __name__ == "__main__":
+    main()
