@@ -22,7 +22,7 @@ def rfc3339(ms: int) -> str | None:
     if not ms:
         return None
     moment = _EPOCH + timedelta(milliseconds=ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def slice_view(slice_: Slice) -> Json:

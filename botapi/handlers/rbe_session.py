@@ -112,12 +112,16 @@ def _hold(
     server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
 ) -> dict[str, object]:
     """Wait for work; what that adds to the reply."""
-    offer = _wait(server, call, session, nonblocking=nonblocking)
+    offer = outstanding_offer(server.store, session)
+    if offer is None:
+        offer = _wait(server, call, session, nonblocking=nonblocking)
     if offer is not None:
         return {"lease": _lease(offer)}
-    if _open_session(server, session.bot_id, session.lease_session_id) is None:
+    again = _open_session(server, session.bot_id, session.lease_session_id)
+    if again is None:
         return {"status": "BOT_TERMINATING"}
-    return {}
+    missed = outstanding_offer(server.store, again)  # made in the moment the wait ended
+    return {"lease": _lease(missed)} if missed is not None else {}
 
 
 def _checked(call: BotCall, request: UpdateRequest) -> tuple[str, LeaseReport | None]:
@@ -189,10 +193,7 @@ def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
 def _wait(
     server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
 ) -> Offer | None:
-    """The outstanding offer again, else the next one, else None after a while."""
-    offer = outstanding_offer(server.store, session)
-    if offer is not None:
-        return offer
+    """The next offer, None after a while."""
     settings = server.settings
     hold_s = 0.0 if nonblocking else server.rng.uniform(settings.hold_min_s, settings.hold_max_s)
     dims = frozenset(call.bot.dimensions)
@@ -200,16 +201,7 @@ def _wait(
         hold_s, dims = min(hold_s, UNWELL_HOLD_S), frozenset()
     elif hold_s and _has_news(server, call):
         hold_s = 0.0
-    got = server.offers.wait(call.bot.bot_id, session.lease_session_id, dims, hold_s)
-    if got is None and hold_s:
-        return _missed(server, call, session)
-    return got
-
-
-def _missed(server: BotServer, call: BotCall, session: LeaseSession) -> Offer | None:
-    """An offer made in the moment the wait ended."""
-    again = _open_session(server, call.bot.bot_id, session.lease_session_id)
-    return outstanding_offer(server.store, again) if again is not None else None
+    return server.offers.wait(call.bot.bot_id, session.lease_session_id, dims, hold_s)
 
 
 def _has_news(server: BotServer, call: BotCall) -> bool:
