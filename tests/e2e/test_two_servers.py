@@ -49,6 +49,10 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
+def connections(fleet, bot_id):
+    return len(fleet.api.events(bot_id, "bot_connected"))
+
+
 def test_task_starts_at_once_on_a_bot_that_waits_on_the_other_server(fleet):
     for _attempt in range(2):
         to_child, to_claim = measure(fleet, "bot2")
@@ -63,6 +67,7 @@ def test_task_starts_at_once_on_a_bot_that_waits_on_the_other_server(fleet):
 def test_fleet_goes_on_when_one_of_two_servers_is_killed(fleet):
     first, second = fleet.servers
     pids = [bot.pids() for bot in fleet.bots.values()]
+    before = {bot_id: connections(fleet, bot_id) for bot_id in ("bot1", "bot2")}
     second.kill_all()
     task_id = fleet.api.submit("echo", "one", dimensions=on("bot1"))["task_id"]
     assert fleet.api.until(task_id)["exit_code"] == 0
@@ -76,14 +81,15 @@ def test_fleet_goes_on_when_one_of_two_servers_is_killed(fleet):
         task_id = fleet.api.submit("echo", "again", dimensions=on(bot_id))["task_id"]
         assert fleet.api.until(task_id)["exit_code"] == 0
     assert [bot.pids() for bot in fleet.bots.values()] == pids
-    for bot_id in ("bot1", "bot2"):
-        assert len(fleet.api.events(bot_id, "bot_connected")) == 1
+    assert {bot_id: connections(fleet, bot_id) for bot_id in before} == before
 
 
 def test_bots_cfg_reaches_bots_of_both_servers_when_it_changes(fleet):
     """Within the time that a killed process may still hold the duty of looking at the file."""
     path = fleet.server.bots_cfg
+    before = {bot_id: connections(fleet, bot_id) for bot_id in ("bot1", "bot2")}
     path.write_text(path.read_text().replace('"pool:default"', '"pool:default" dimensions: "z:1"'))
     for bot_id in ("bot1", "bot2"):
         wait_until(f"{bot_id} to know", lambda i=bot_id: "z" in fleet.api.bot(i)["dimensions"])
+        wait_until(f"{bot_id} to restart", lambda i=bot_id: connections(fleet, i) > before[i])
     fleet.api.until_idle("bot1", "bot2")
