@@ -149,12 +149,12 @@ def _report(outcome: Outcome, serial_s: float, url: str) -> None:
 
 def _keep(fleet: Fleet) -> None:
     """Leave the fleet running until Ctrl-C, which is the right way to end it."""
-    print(f"\nThe fleet goes on until Ctrl-C. Everything is in {fleet.folder}")
-    print(f"  export SKEP_SERVER={fleet.url} SKEP_TOKEN_FILE={fleet.key_file}")
-    print("  skep bots")
-    print("  skep run --follow -- echo hello")
-    print("  skep tasks --tag demo:census", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print(f"\nThe fleet goes on until Ctrl-C. Everything is in {fleet.folder}")
+        print(f"  export SKEP_SERVER={fleet.url} SKEP_TOKEN_FILE={fleet.key_file}")
+        print("  skep bots")
+        print("  skep run --follow -- echo hello")
+        print("  skep tasks --tag demo:census", flush=True)
         while True:
             fleet.check()
             pause(1)
