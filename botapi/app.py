@@ -28,13 +28,14 @@ from botapi.scheduler.last_seen import LastSeen
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.sweeps import Sweeps
 from botapi.settings import Settings
+from botapi.store import codec
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
-from botapi.store.protocol import Store, StoreError
+from botapi.store.protocol import Store, StoreError, Txn
 from botapi.store.sqlite import SqliteStore
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
-from botapi.transactions.push_config import Outdated, push_config, reject_config
+from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,22 @@ def build(
 
 def _watcher(settings: Settings, store: Store, config: Provider) -> Watcher:
     def push(source: Source, *, parent: str, now_ms: int) -> bool:
-        pushed = push_config(store, source, parent=parent, author="bots.cfg", now_ms=now_ms)
+        def audit(txn: Txn, pushed: Pushed) -> None:
+            entry = codec.audit_doc(
+                at_ms=now_ms,
+                entry_id=f"config-{pushed.head.rev}",
+                actor="bots.cfg",
+                verb="config.apply",
+                target="bots.cfg",
+                reason="the file on disk changed",
+                before=pushed.before,
+                after=pushed.head.digest,
+            )
+            txn.put(codec.AUDIT, entry)
+
+        pushed = push_config(
+            store, source, parent=parent, author="bots.cfg", now_ms=now_ms, also=audit
+        )
         return not isinstance(pushed, Outdated)
 
     return Watcher(settings.config_dir, config, push, lambda r: reject_config(store, r))

@@ -30,6 +30,7 @@ from botapi.cfg import first_bots_cfg
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets, Threads
 from botapi.settings import Settings, SettingsError
+from botapi.store import codec
 from botapi.store.protocol import Store, StoreError
 from botapi.transactions.create_api_key import create_api_key
 
@@ -110,7 +111,17 @@ def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
 
 def _admin_key(store: Store, now_ms: int, rng: SystemRng) -> str:
     text, key = new_api_key("admin", Role.ADMIN, rng, now_ms=now_ms)
-    create_api_key(store, key)
+    entry = codec.audit_doc(
+        at_ms=now_ms,
+        entry_id=f"apikey-{key.key_id}",
+        actor="skep init",
+        verb="apikey.create",
+        target=f"apikey {key.key_id}",
+        reason="an admin key was asked for on the server's machine",
+        before="",
+        after=key.role,
+    )
+    create_api_key(store, key, also=lambda txn: txn.put(codec.AUDIT, entry))
     return text
 
 
