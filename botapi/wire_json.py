@@ -1,6 +1,6 @@
 """JSON in one place: typed both ways, through msgspec."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -15,11 +15,6 @@ _encoder = msgspec.json.Encoder()
 def decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
     """A decoder of that type: `.decode(body)` gives a value or raises WireError."""
     return msgspec.json.Decoder(kind)
-
-
-def loads(body: bytes | str) -> Any:  # noqa: ANN401 - JSON is whatever it is
-    """Plain JSON values."""
-    return msgspec.json.decode(body)
 
 
 def dumps(value: object) -> bytes:

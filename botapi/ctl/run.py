@@ -13,8 +13,6 @@ from botapi.ctl.params import colon, duration, equals, whole_duration
 
 Json = dict[str, Any]
 
-SLICE_LIMITS = ("expiration_s", "hard_timeout_s", "io_timeout_s", "grace_period_s")
-
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option(

@@ -82,11 +82,6 @@ def oldest_first(ms: int) -> str:
     return f"{ms:013d}"
 
 
-def newest_first_ms(component: str) -> int:
-    """The time behind a `newest_first` component."""
-    return _LAST_MS - int(component)
-
-
 # bots
 
 
