@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fast fmt lint proto proto-check bench check lock
+.PHONY: help setup demo run test fast fmt lint proto proto-check conformance bench check lock
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ proto: $(READY) ## regenerate the protobuf code
 
 proto-check: proto ## fail when the committed protobuf code is stale
 	git diff --exit-code --stat -- proto
+
+conformance: $(READY) ## rewrite docs/conformance.md from the markers in the tests
+	$(BIN)/python -m tools.conformance
 
 bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
 	$(BIN)/python -m bench

@@ -6,7 +6,6 @@ It knows everything, so that nobody else has to.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
@@ -18,7 +17,7 @@ from botapi.auth.keys import KeyRing
 from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import ArchiveBuilder, packaged_bot
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import Clock, Rng
@@ -41,8 +40,6 @@ log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 30.0
 """How often a request looks at the bot's sources by itself; `_News` does it every second."""
-IP_LISTS = {"loopback": (ip_network("127.0.0.0/8"), ip_network("::1/128"))}
-"""Address lists that bots.cfg may name; lists of one's own come with settings.cfg."""
 
 
 @dataclass(slots=True)
@@ -134,7 +131,6 @@ def build(
         settings=settings,
         keys=keys,
         enrolled=enrolled,
-        ip_lists=IP_LISTS,
         config=config,
         archives=archives,
         offers=offers,

@@ -1,6 +1,6 @@
 """What handlers are given, and what they give back; no Flask here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from botapi.auth.botsession import (
     encode,
     known_session,
 )
-from botapi.auth.credentials import Identity, Network, Presented, authorize_bot
+from botapi.auth.credentials import Identity, Presented, authorize_bot
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
 from botapi.cfg.archive_builder import ArchiveBuilder
 from botapi.cfg.provider import Provider, Snapshot
@@ -124,7 +124,6 @@ class BotServer:
     settings: Settings
     keys: KeyRing
     enrolled: EnrolledDigests
-    ip_lists: Mapping[str, Sequence[Network]]
     config: Provider
     archives: ArchiveBuilder
     offers: Offers
@@ -155,7 +154,7 @@ class BotServer:
             bot_id,
             methods,
             call.presented,
-            ip_lists=self.ip_lists,
+            ip_lists=self.config.cached().fleet.ip_lists,
             enrolled_digest=self.enrolled.digest,
         )
 
@@ -194,7 +193,7 @@ class BotServer:
 
     def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
         """Would this bot's next poll be answered `update` or `bot_restart`?"""
-        group = snapshot.config.group_of(bot.bot_id)
+        group = snapshot.bots.group_of(bot.bot_id)
         if handshake_config_hash(group) != session.handshake_config_hash:
             return True
         return bot.version != self.archive_version(call) and not bot.note

@@ -1,6 +1,6 @@
 """Valid things with one word: name only what matters to the test."""
 
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.domain.names import new_request_id, task_id
 from botapi.domain.task import Slice, TaskRequest
 

@@ -80,7 +80,7 @@ def events(parts: ApiParts, bot_id: str, query: Query) -> Json:
 
 def origins(parts: ApiParts, bot_id: str) -> dict[str, str]:
     """Which dimensions of a bot come from its group in bots.cfg: key to `config`."""
-    group = parts.config.cached().config.group_of(bot_id)
+    group = parts.config.cached().bots.group_of(bot_id)
     return dict.fromkeys(group.dimensions, "config")
 
 
@@ -103,7 +103,7 @@ def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:
     An archive carries the URL its bot uses, so a bot that came under another of our names
     runs another version that is just as good.
     """
-    group = parts.config.cached().config.group_of(bot.bot_id)
+    group = parts.config.cached().bots.group_of(bot.bot_id)
     if group.bot_archive is ArchivePolicy.KEEP or bot.note:
         return ""
     try:

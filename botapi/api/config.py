@@ -11,7 +11,7 @@ def bots_cfg(parts: ApiParts) -> Json:
     mistake = rejected.mistakes[0] if rejected and rejected.mistakes else None
     return {
         "digest": snapshot.digest,
-        "text": snapshot.text,
+        "text": snapshot.source.bots,
         "applied_at": rfc3339(snapshot.applied_at_ms),
         "error": mistake.removeprefix("bots.cfg:") if mistake else None,
     }

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botapi.cfg.bots_cfg import Source, load
+from botapi.cfg.bundle import Meaning, Source, load
 from botapi.clock import Clock
 from botapi.concurrency import native_lock
-from botapi.domain.bot_groups import BotsConfig, built_in
+from botapi.domain.bot_groups import BotsConfig
+from botapi.domain.fleet_settings import FleetSettings
+from botapi.domain.pools import PoolsConfig
 from botapi.store.protocol import Doc, Store
 
 KIND = "cfg"
@@ -49,14 +51,29 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One revision of bots.cfg and what it means; revision 0 is the built-in one."""
+    """One revision of the configuration and what it means; revision 0 is the built-in one."""
 
-    config: BotsConfig
+    meaning: Meaning
+    source: Source
     digest: str
     fetched_ms: int
     rev: int
-    text: str
     applied_at_ms: int
+
+    @property
+    def bots(self) -> BotsConfig:
+        """What bots.cfg says."""
+        return self.meaning.bots
+
+    @property
+    def pools(self) -> PoolsConfig:
+        """What pools.cfg says."""
+        return self.meaning.pools
+
+    @property
+    def fleet(self) -> FleetSettings:
+        """What settings.cfg says."""
+        return self.meaning.fleet
 
 
 def revision_key(rev: int) -> str:
@@ -66,12 +83,18 @@ def revision_key(rev: int) -> str:
 
 def revision_body(source: Source, head: Head) -> dict[str, Any]:
     """The body of a revision: what was written, by whom, when."""
-    return {"text": source.text, "scripts": dict(source.scripts), **head_body(head)}
+    return {
+        "text": source.bots,
+        "scripts": dict(source.scripts),
+        "pools": source.pools,
+        "settings": source.settings,
+        **head_body(head),
+    }
 
 
 def read_source(body: Mapping[str, Any]) -> Source:
     """The source in a revision."""
-    return Source(body["text"], body["scripts"])
+    return Source(body["text"], body["scripts"], body.get("pools", ""), body.get("settings", ""))
 
 
 def head_body(head: Head) -> dict[str, Any]:
@@ -127,7 +150,7 @@ class Provider:
         self._store = store
         self._clock = clock
         self._lock = native_lock()
-        self._snapshot = Snapshot(built_in(), "", 0, 0, "", 0)
+        self._snapshot = Snapshot(Meaning(), Source("", {}), "", 0, 0, 0)
         self._is_stale = True
         self._looked_at = clock.monotonic()
         self._unsubscribe = store.subscribe(self._hear)
@@ -177,10 +200,10 @@ class Provider:
             raise LookupError(f"revision {head.rev} of bots.cfg is in force but not in the store")
         source = read_source(doc.body)
         return Snapshot(
-            config=load(source),
+            meaning=load(source),
+            source=source,
             digest=head.digest,
             fetched_ms=head.fetched_ms,
             rev=head.rev,
-            text=source.text,
             applied_at_ms=head.applied_at_ms,
         )

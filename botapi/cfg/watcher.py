@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from botapi.cfg.bots_cfg import FILE_NAME, Source, read
+from botapi.cfg import pools_cfg, settings_cfg
+from botapi.cfg.bots_cfg import FILE_NAME
+from botapi.cfg.bundle import Source, read
 from botapi.cfg.mistakes import BadConfig, Mistake
 from botapi.cfg.places import Place
 from botapi.cfg.provider import Provider, Rejected
 
 SCRIPTS = "scripts"
+OTHER_FILES = (pools_cfg.FILE_NAME, settings_cfg.FILE_NAME)
+"""May be absent."""
 
 _Signature = tuple[tuple[str, int, int, int, int], ...]
 
@@ -101,7 +105,8 @@ class Watcher:
         return tuple(sorted(self._stats()))
 
     def _stats(self) -> Iterator[tuple[str, int, int, int, int]]:
-        for path in (self._folder / FILE_NAME, *self._scripts()):
+        texts = (self._folder / name for name in (FILE_NAME, *OTHER_FILES))
+        for path in (*texts, *self._scripts()):
             try:
                 stat = path.stat()
             except OSError:
@@ -116,8 +121,13 @@ class Watcher:
         raw = _content(self._folder / FILE_NAME, FILE_NAME)
         if raw is None:
             return None
-        scripts = {path.name: _content(path, f"{SCRIPTS}/{path.name}") for path in self._scripts()}
-        return read(raw, {name: body for name, body in scripts.items() if body is not None})[0]
+        others = {name: _content(self._folder / name, name) for name in OTHER_FILES}
+        scripts = {
+            f"{SCRIPTS}/{path.name}": _content(path, f"{SCRIPTS}/{path.name}")
+            for path in self._scripts()
+        }
+        files = {FILE_NAME: raw, **others, **scripts}
+        return read({name: body for name, body in files.items() if body is not None})[0]
 
     def _raw_digest(self) -> str:
         """Tells one bad file from the next; no relation to the digest of a good one."""

@@ -65,8 +65,8 @@ class BotGroup:
     """Bots that share credentials, dimensions and hooks.
 
     `bot_ids` are expanded. A group with neither ids nor prefixes is the default group.
-    `script_name` is empty without a hooks script. `line` is where the group begins in
-    bots.cfg, 0 for a built-in one.
+    `script_name` is empty without a hooks script, `archive_pin` without a release id.
+    `line` is where the group begins in bots.cfg, 0 for a built-in one.
     """
 
     bot_ids: frozenset[str] = frozenset()
@@ -79,6 +79,7 @@ class BotGroup:
     system_service_account: str = ""
     logs_cloud_project: str = ""
     bot_archive: ArchivePolicy = ArchivePolicy.SKEP
+    archive_pin: str = ""
     line: int = 0
 
     @property

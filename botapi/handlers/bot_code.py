@@ -44,7 +44,7 @@ def _check_bot(server: BotServer, call: Call, bot_id: str) -> None:
             "give a bootstrap token (?tok=...), or call as a bot with its id and credentials",
         )
     check_bot_id(bot_id)
-    group = server.config.cached().config.group_of(bot_id)
+    group = server.config.cached().bots.group_of(bot_id)
     try:
         server.authorize(bot_id, group.auth, call)
     except Refusal as error:

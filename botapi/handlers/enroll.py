@@ -37,7 +37,7 @@ def enroll(server: BotServer, call: Call, request: EnrollRequest) -> Reply:
     if not SECRET.fullmatch(secret):
         raise Refusal(Code.INVALID_ARGUMENT, "secret: not 43 to 128 of A-Z a-z 0-9 - _")
     host = host_id(request.bot_id or "")
-    group = server.config.latest().config.group_of(host)
+    group = server.config.latest().bots.group_of(host)
     enrol_bot(
         server.store,
         host,

@@ -45,7 +45,7 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     dims = request.dimensions or {}
     bot_id = (dims.get("id") or [""])[0]
     check_bot_id(bot_id)
-    group = snapshot.config.group_of(bot_id)
+    group = snapshot.bots.group_of(bot_id)
     identity = server.authorize(bot_id, group.auth, call)
     session_id = request.session_id or f"autogen-{call.now_ms}-{server.rng.randbits(32):08x}"
     if not is_session_id(session_id):

@@ -148,7 +148,7 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
         if session is not None
         else server.config.cached()
     )
-    group = snapshot.config.group_of(bot_id)
+    group = snapshot.bots.group_of(bot_id)
     identity = server.authorize(bot_id, group.auth, call)
     (doc,) = server.store.get(codec.BOT, join_key(bot_id))
     stored = codec.read_bot(doc) if doc is not None else None
@@ -162,7 +162,7 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
         complaints.append(f'the dimension id is "{claimed_id}", the session belongs to "{bot_id}"')
     flat = None
     if not complaints:
-        trusted = snapshot.config.trusted_dimensions
+        trusted = snapshot.bots.trusted_dimensions
         flat = dimensions.flatten(dimensions.overlay(dims, group.dimensions, trusted))
     state, wrong = read_state(request.state)
     complaints += wrong

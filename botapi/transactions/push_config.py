@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from botapi.cfg import provider
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Head, Rejected
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
 

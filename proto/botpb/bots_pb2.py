@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x62otpb/bots.proto\x12\x0fswarming.config\"S\n\x07\x42otsCfg\x12\x1a\n\x12trusted_dimensions\x18\x01 \x03(\t\x12,\n\tbot_group\x18\x02 \x03(\x0b\x32\x19.swarming.config.BotGroup\"\xde\x03\n\x08\x42otGroup\x12\x0e\n\x06\x62ot_id\x18\x01 \x03(\t\x12\x15\n\rbot_id_prefix\x18\x02 \x03(\t\x12&\n\x04\x61uth\x18\x14 \x03(\x0b\x32\x18.swarming.config.BotAuth\x12\x0e\n\x06owners\x18\x15 \x03(\t\x12\x12\n\ndimensions\x18\x16 \x03(\t\x12\x19\n\x11\x62ot_config_script\x18\x17 \x01(\t\x12\x1e\n\x16system_service_account\x18\x18 \x01(\t\x12!\n\x19\x62ot_config_script_content\x18\x19 \x01(\x0c\x12\x1d\n\x15\x62ot_config_script_rev\x18\x1a \x01(\t\x12\x1a\n\x12logs_cloud_project\x18\x1b \x01(\t\x12=\n\rrbe_migration\x18\x1c \x01(\x0b\x32&.swarming.config.BotGroup.RbeMigration\x12\x13\n\x0b\x62ot_archive\x18\x64 \x01(\t\x1al\n\x0cRbeMigration\x12\x18\n\x10rbe_mode_percent\x18\x01 \x01(\x05\x12\x15\n\renable_rbe_on\x18\x02 \x03(\t\x12\x16\n\x0e\x64isable_rbe_on\x18\x03 \x03(\t\x12\x13\n\x0bhybrid_mode\x18\x04 \x01(\x08J\x04\x08\x03\x10\x04\"\xb6\x04\n\x07\x42otAuth\x12\"\n\x1arequire_luci_machine_token\x18\x01 \x01(\x08\x12\x1f\n\x17require_service_account\x18\x02 \x03(\t\x12\x14\n\x0cip_whitelist\x18\x03 \x01(\t\x12:\n\x14require_gce_vm_token\x18\x04 \x01(\x0b\x32\x1c.swarming.config.BotAuth.GCE\x12\x15\n\rlog_if_failed\x18\x05 \x01(\x08\x12T\n!require_luci_machine_token_secure\x18\x06 \x01(\x0b\x32).swarming.config.BotAuth.LuciMachineToken\x12\x1f\n\x17require_enrolled_secret\x18\x64 \x01(\x08\x12\x33\n\x0crequire_oidc\x18\x65 \x01(\x0b\x32\x1d.swarming.config.BotAuth.Oidc\x12@\n\x13require_client_cert\x18\x66 \x01(\x0b\x32#.swarming.config.BotAuth.ClientCert\x1a\x16\n\x03GCE\x12\x0f\n\x07project\x18\x01 \x01(\t\x1a!\n\x10LuciMachineToken\x12\r\n\x05\x63\x61_id\x18\x01 \x03(\x03\x1a\x39\n\x04Oidc\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x03(\t\x1a\x19\n\nClientCert\x12\x0b\n\x03san\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x62otpb/bots.proto\x12\x0fswarming.config\"S\n\x07\x42otsCfg\x12\x1a\n\x12trusted_dimensions\x18\x01 \x03(\t\x12,\n\tbot_group\x18\x02 \x03(\x0b\x32\x19.swarming.config.BotGroup\"\xf7\x03\n\x08\x42otGroup\x12\x0e\n\x06\x62ot_id\x18\x01 \x03(\t\x12\x15\n\rbot_id_prefix\x18\x02 \x03(\t\x12&\n\x04\x61uth\x18\x14 \x03(\x0b\x32\x18.swarming.config.BotAuth\x12\x0e\n\x06owners\x18\x15 \x03(\t\x12\x12\n\ndimensions\x18\x16 \x03(\t\x12\x19\n\x11\x62ot_config_script\x18\x17 \x01(\t\x12\x1e\n\x16system_service_account\x18\x18 \x01(\t\x12!\n\x19\x62ot_config_script_content\x18\x19 \x01(\x0c\x12\x1d\n\x15\x62ot_config_script_rev\x18\x1a \x01(\t\x12\x1a\n\x12logs_cloud_project\x18\x1b \x01(\t\x12=\n\rrbe_migration\x18\x1c \x01(\x0b\x32&.swarming.config.BotGroup.RbeMigration\x12\x13\n\x0b\x62ot_archive\x18\x64 \x01(\t\x12\x17\n\x0f\x62ot_archive_pin\x18\x65 \x01(\t\x1al\n\x0cRbeMigration\x12\x18\n\x10rbe_mode_percent\x18\x01 \x01(\x05\x12\x15\n\renable_rbe_on\x18\x02 \x03(\t\x12\x16\n\x0e\x64isable_rbe_on\x18\x03 \x03(\t\x12\x13\n\x0bhybrid_mode\x18\x04 \x01(\x08J\x04\x08\x03\x10\x04\"\xb6\x04\n\x07\x42otAuth\x12\"\n\x1arequire_luci_machine_token\x18\x01 \x01(\x08\x12\x1f\n\x17require_service_account\x18\x02 \x03(\t\x12\x14\n\x0cip_whitelist\x18\x03 \x01(\t\x12:\n\x14require_gce_vm_token\x18\x04 \x01(\x0b\x32\x1c.swarming.config.BotAuth.GCE\x12\x15\n\rlog_if_failed\x18\x05 \x01(\x08\x12T\n!require_luci_machine_token_secure\x18\x06 \x01(\x0b\x32).swarming.config.BotAuth.LuciMachineToken\x12\x1f\n\x17require_enrolled_secret\x18\x64 \x01(\x08\x12\x33\n\x0crequire_oidc\x18\x65 \x01(\x0b\x32\x1d.swarming.config.BotAuth.Oidc\x12@\n\x13require_client_cert\x18\x66 \x01(\x0b\x32#.swarming.config.BotAuth.ClientCert\x1a\x16\n\x03GCE\x12\x0f\n\x07project\x18\x01 \x01(\t\x1a!\n\x10LuciMachineToken\x12\r\n\x05\x63\x61_id\x18\x01 \x03(\x03\x1a\x39\n\x04Oidc\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x03(\t\x1a\x19\n\nClientCert\x12\x0b\n\x03san\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOTSCFG']._serialized_start=37
   _globals['_BOTSCFG']._serialized_end=120
   _globals['_BOTGROUP']._serialized_start=123
-  _globals['_BOTGROUP']._serialized_end=601
-  _globals['_BOTGROUP_RBEMIGRATION']._serialized_start=487
-  _globals['_BOTGROUP_RBEMIGRATION']._serialized_end=595
-  _globals['_BOTAUTH']._serialized_start=604
-  _globals['_BOTAUTH']._serialized_end=1170
-  _globals['_BOTAUTH_GCE']._serialized_start=1027
-  _globals['_BOTAUTH_GCE']._serialized_end=1049
-  _globals['_BOTAUTH_LUCIMACHINETOKEN']._serialized_start=1051
-  _globals['_BOTAUTH_LUCIMACHINETOKEN']._serialized_end=1084
-  _globals['_BOTAUTH_OIDC']._serialized_start=1086
-  _globals['_BOTAUTH_OIDC']._serialized_end=1143
-  _globals['_BOTAUTH_CLIENTCERT']._serialized_start=1145
-  _globals['_BOTAUTH_CLIENTCERT']._serialized_end=1170
+  _globals['_BOTGROUP']._serialized_end=626
+  _globals['_BOTGROUP_RBEMIGRATION']._serialized_start=512
+  _globals['_BOTGROUP_RBEMIGRATION']._serialized_end=620
+  _globals['_BOTAUTH']._serialized_start=629
+  _globals['_BOTAUTH']._serialized_end=1195
+  _globals['_BOTAUTH_GCE']._serialized_start=1052
+  _globals['_BOTAUTH_GCE']._serialized_end=1074
+  _globals['_BOTAUTH_LUCIMACHINETOKEN']._serialized_start=1076
+  _globals['_BOTAUTH_LUCIMACHINETOKEN']._serialized_end=1109
+  _globals['_BOTAUTH_OIDC']._serialized_start=1111
+  _globals['_BOTAUTH_OIDC']._serialized_end=1168
+  _globals['_BOTAUTH_CLIENTCERT']._serialized_start=1170
+  _globals['_BOTAUTH_CLIENTCERT']._serialized_end=1195
 # @@protoc_insertion_point(module_scope)

@@ -103,6 +103,7 @@ class BotGroup(_message.Message):
     LOGS_CLOUD_PROJECT_FIELD_NUMBER: _builtins.int
     RBE_MIGRATION_FIELD_NUMBER: _builtins.int
     BOT_ARCHIVE_FIELD_NUMBER: _builtins.int
+    BOT_ARCHIVE_PIN_FIELD_NUMBER: _builtins.int
     bot_config_script: _builtins.str
     """File name of a hooks script in `scripts/`."""
     system_service_account: _builtins.str
@@ -117,6 +118,8 @@ class BotGroup(_message.Message):
     """Ours: `skep` (also when empty): bots of this group are updated to our archive;
     `keep`: they keep the archive they run.
     """
+    bot_archive_pin: _builtins.str
+    """Ours: the release id of the archive that bots of this group run, whatever is stable."""
     @_builtins.property
     def bot_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Explicit ids, each with one optional integer set: `vm{1..10}-m1`."""
@@ -154,10 +157,11 @@ class BotGroup(_message.Message):
         logs_cloud_project: _builtins.str = ...,
         rbe_migration: Global___BotGroup.RbeMigration | None = ...,
         bot_archive: _builtins.str = ...,
+        bot_archive_pin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rbe_migration", b"rbe_migration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_archive", b"bot_archive", "bot_config_script", b"bot_config_script", "bot_config_script_content", b"bot_config_script_content", "bot_config_script_rev", b"bot_config_script_rev", "bot_id", b"bot_id", "bot_id_prefix", b"bot_id_prefix", "dimensions", b"dimensions", "logs_cloud_project", b"logs_cloud_project", "owners", b"owners", "rbe_migration", b"rbe_migration", "system_service_account", b"system_service_account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_archive", b"bot_archive", "bot_archive_pin", b"bot_archive_pin", "bot_config_script", b"bot_config_script", "bot_config_script_content", b"bot_config_script_content", "bot_config_script_rev", b"bot_config_script_rev", "bot_id", b"bot_id", "bot_id_prefix", b"bot_id_prefix", "dimensions", b"dimensions", "logs_cloud_project", b"logs_cloud_project", "owners", b"owners", "rbe_migration", b"rbe_migration", "system_service_account", b"system_service_account"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from botapi.auth.botsession import BotConfig, Session, decode, encode
 from botapi.auth.hmactoken import Secret
-from botapi.cfg import bots_cfg, first_bots_cfg
-from botapi.cfg.bots_cfg import Source, bundle_digest, load, parse, read
+from botapi.cfg import bundle, first_bots_cfg
+from botapi.cfg.bots_cfg import load, parse
+from botapi.cfg.bundle import Source, bundle_digest, read
 from botapi.cfg.mistakes import MAX_MISTAKES, BadConfig
 from botapi.domain.bot_groups import ArchivePolicy, AuthMethod, BotGroup, BotsConfig
 
@@ -78,8 +79,11 @@ def test_parse_reads_every_field():
 
 
 def test_example_in_the_repository_is_good():
-    scripts = {path.name: path.read_bytes() for path in (CONFIG / "scripts").glob("*.py")}
-    source, config = read((CONFIG / "bots.cfg").read_bytes(), scripts)
+    files = {
+        f"scripts/{path.name}": path.read_bytes() for path in (CONFIG / "scripts").glob("*.py")
+    }
+    source, meaning = read({"bots.cfg": (CONFIG / "bots.cfg").read_bytes(), **files})
+    config = meaning.bots
     assert config.group_of("vm3-m1--gpu0").dimensions == {
         "pool": ("ci",),
         "zone": ("eu", "eu-west"),
@@ -100,25 +104,26 @@ def test_first_file_asks_the_default_group_for_the_enrolled_secret():
 
 def test_read_keeps_only_the_scripts_that_are_named():
     text = f'{TRUSTED}bot_group {{ {GOOD} bot_config_script: "a.py" }}'
-    source, config = read(text.encode(), {"a.py": b"A", "b.py": b"B"})
+    files = {"bots.cfg": text.encode(), "scripts/a.py": b"A", "scripts/b.py": b"B"}
+    source, meaning = read(files)
     assert source == Source(text, {"a.py": b"A"})
-    assert config.groups[0].script == b"A"
-    assert load(source) == config
+    assert meaning.bots.groups[0].script == b"A"
+    assert bundle.load(source) == meaning
 
 
 def test_load_forgets_the_name_of_a_script_that_is_gone():
-    group = load(Source(f'bot_group {{ {GOOD} bot_config_script: "a.py" }}', {})).groups[0]
+    group = load(f'bot_group {{ {GOOD} bot_config_script: "a.py" }}', {}).groups[0]
     assert (group.script_name, group.script) == ("", b"")
 
 
 def test_load_accepts_what_today_would_be_a_mistake():
-    config = load(Source('bot_group { bot_id: ["vm{3..1}", "x"] }', {}))
+    config = load('bot_group { bot_id: ["vm{3..1}", "x"] }', {})
     assert config.groups[0].bot_ids == {"x"}
 
 
 def test_load_raises_when_the_text_does_not_parse():
     with pytest.raises(BadConfig):
-        load(Source("bot_group {", {}))
+        load("bot_group {", {})
 
 
 def test_digest_is_that_of_the_specification():
@@ -386,9 +391,10 @@ def test_mistakes_are_bounded():
 
 
 def test_file_that_is_too_large_is_refused(monkeypatch):
-    big = {"s.py": b"#" * bots_cfg.MAX_SOURCE_BYTES}
-    (line,) = one_group('bot_config_script: "s.py"', big)
-    assert line.startswith("bots.cfg:1:1: too large with its scripts: ")
+    text = f'{TRUSTED}bot_group {{ {GOOD} bot_config_script: "s.py" }}'
+    big = {"bots.cfg": text.encode(), "scripts/s.py": b"#" * bundle.MAX_SOURCE_BYTES}
+    with pytest.raises(BadConfig, match="too large with the other files and scripts"):
+        read(big)
 
 
 @settings(deadline=None, max_examples=60)
@@ -409,7 +415,7 @@ def test_methods_are_the_same_after_a_trip_through_a_session_token():
       auth {{ require_gce_vm_token {{ project: "p" }} }} auth {{ require_gce_vm_token {{}} }}
       auth {{ require_service_account: ["a@b", "c@d"] }}
       auth {{ require_luci_machine_token: true }} }}"""
-    methods = load(Source(text, {})).groups[0].auth
+    methods = load(text, {}).groups[0].auth
     assert len(methods) == 11
     session = Session("b", "s", 1, BotConfig(bot_auth=methods), 1)
     assert decode(encode(session, Secret(b"k")), Secret(b"k")).bot_config.bot_auth == methods

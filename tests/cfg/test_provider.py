@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.cfg.provider import KIND, Provider, Rejected, revision_key
 from botapi.concurrency import Threads
 from botapi.domain.bot_groups import built_in
@@ -61,20 +61,25 @@ def push(store, pool, parent="", now_ms=NOW):
 
 
 def pool_of(snapshot):
-    return snapshot.config.group_of("b").dimensions["pool"]
+    return snapshot.bots.group_of("b").dimensions["pool"]
 
 
 def test_provider_serves_the_built_in_file_when_there_is_none(store, clock):
     snapshot = Provider(store, clock).cached()
-    assert snapshot.config == built_in()
-    assert (snapshot.rev, snapshot.digest, snapshot.fetched_ms, snapshot.text) == (0, "", 0, "")
+    assert snapshot.bots == built_in()
+    assert (snapshot.rev, snapshot.digest, snapshot.fetched_ms, snapshot.source.bots) == (
+        0,
+        "",
+        0,
+        "",
+    )
 
 
 def test_provider_serves_what_was_pushed(store, clock):
     digest = push(store, "one")
     snapshot = Provider(store, clock).latest()
     assert pool_of(snapshot) == ("one",)
-    assert (snapshot.rev, snapshot.digest, snapshot.text) == (1, digest, source("one").text)
+    assert (snapshot.rev, snapshot.digest, snapshot.source.bots) == (1, digest, source("one").bots)
     assert (snapshot.fetched_ms, snapshot.applied_at_ms) == (NOW, NOW)
 
 

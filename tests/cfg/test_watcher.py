@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from botapi.cfg import first_bots_cfg
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.watcher import Change, Watcher
 from botapi.concurrency import Threads
@@ -61,7 +61,7 @@ def digest(text, **scripts):
 def test_check_puts_a_file_in_force(tmp_path, watcher, provider):
     write(tmp_path / "bots.cfg", GOOD)
     assert watcher.check(NOW) == Change("", digest(GOOD))
-    assert provider.latest().text == GOOD
+    assert provider.latest().source.bots == GOOD
     assert watcher.check(NOW + 1) is None
 
 
@@ -77,10 +77,10 @@ def test_check_takes_up_a_changed_script(tmp_path, watcher, provider):
     write(tmp_path / "scripts" / "s.py", "# 1")
     write(tmp_path / "bots.cfg", HOOKED)
     watcher.check(NOW)
-    assert provider.latest().config.group_of("b").script == b"# 1"
+    assert provider.latest().bots.group_of("b").script == b"# 1"
     write(tmp_path / "scripts" / "s.py", "# 2")
     assert watcher.check(NOW + 1) == Change(digest(HOOKED, s=b"# 1"), digest(HOOKED, s=b"# 2"))
-    assert provider.latest().config.group_of("b").script == b"# 2"
+    assert provider.latest().bots.group_of("b").script == b"# 2"
 
 
 def test_check_reads_nothing_while_nothing_changes(tmp_path, watcher, monkeypatch):
@@ -112,7 +112,7 @@ def test_check_keeps_a_bad_file_out_and_the_last_good_one_in(tmp_path, watcher, 
     assert isinstance(rejected, Rejected)
     assert rejected.mistakes == ('bots.cfg:1:11: Expected "}".',)
     assert provider.rejected() == rejected
-    assert provider.latest().text == GOOD
+    assert provider.latest().source.bots == GOOD
     assert watcher.check(NOW + 2) is None
 
 
@@ -133,7 +133,7 @@ def test_check_keeps_out_a_file_whose_script_went_away(tmp_path, watcher, provid
     (tmp_path / "scripts" / "s.py").unlink()
     rejected = watcher.check(NOW + 1)
     assert 'names a missing script "s.py"' in rejected.mistakes[0]
-    assert provider.latest().config.group_of("b").script == b"# 1"
+    assert provider.latest().bots.group_of("b").script == b"# 1"
 
 
 def test_check_is_content_when_there_has_never_been_a_file(watcher, provider):
@@ -147,7 +147,7 @@ def test_check_says_that_the_file_is_gone(tmp_path, watcher, provider):
     (tmp_path / "bots.cfg").unlink()
     said = "bots.cfg:1:1: the file is gone; what it said stays in force"
     assert watcher.check(NOW + 1) == Rejected("raw:", NOW + 1, (said,))
-    assert provider.latest().text == GOOD
+    assert provider.latest().source.bots == GOOD
 
 
 def test_check_says_when_the_file_cannot_be_read(tmp_path, watcher):

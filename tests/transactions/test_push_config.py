@@ -2,7 +2,7 @@ from threading import Event
 
 import pytest
 
-from botapi.cfg.bots_cfg import Source
+from botapi.cfg.bundle import Source
 from botapi.cfg.provider import (
     HEAD_KEY,
     KIND,

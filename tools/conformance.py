@@ -1,0 +1,184 @@
+"""docs/conformance.md: every row of the protocol page, and the tests that hold it.
+
+A row's id is section.table.row, counted from 1; `p` stands for a paragraph. The rows stand in
+`tests/conformance/rows.json`, made from the page by `python -m tools.conformance rows PAGE`. A
+test names the rows it holds with `@pytest.mark.spec("0.4.1.5", ...)`. Rows that no test can
+hold, or that are not done yet, are explained in `tests/conformance/notes.toml`.
+"""
+
+import ast
+import json
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = ROOT / "tests" / "conformance" / "rows.json"
+NOTES = ROOT / "tests" / "conformance" / "notes.toml"
+PAGE = ROOT / "docs" / "conformance.md"
+SHOWN_CHARS = 120
+
+HEADING = re.compile(r"#+ (?:Appendix )?(?P<id>\d+(?:\.\d+)?|[A-D](?:\.\d+)?)\b\.? ?(?P<title>.*)")
+TAG = re.compile(r"\[([WSNG?])\]")
+HEAD = """\
+# Conformance
+
+Every row of the bot protocol page and the tests that hold it; `make conformance` writes this page
+from the markers in the tests, and `make lint` fails when it is stale.
+An id is section.table.row (`p`: a paragraph). Tags: W wire-critical, S observable behaviour of the
+reference server, N of its last native scheduler, G guidance, ? unconfirmed.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that the page states."""
+
+    id: str
+    section: str
+    tags: str
+    text: str
+
+    @property
+    def is_binding(self) -> bool:
+        """Must a test hold it?"""
+        return bool({"W", "S"} & {*self.tags})
+
+
+def rows_of(page: str) -> Iterator[Row]:
+    """The rows of the protocol page, in its order."""
+    section, inherited = "0", ""
+    tables = row = paragraphs = 0
+    in_table = in_code = False
+    for line in page.splitlines():
+        if line.startswith("```"):
+            in_code = not in_code
+        if in_code:
+            continue
+        heading = HEADING.fullmatch(line)
+        if heading:
+            section, tables, paragraphs = heading["id"], 0, 0
+            inherited = "".join(TAG.findall(heading["title"]))
+        if not line.startswith("|"):
+            in_table = False
+            is_prose = bool(line) and not line.startswith(("#", "```"))
+            is_step = re.match(r"\d+\. ", line) is not None
+            is_first = not tables and not paragraphs and not line.startswith("Source")
+            tags = "".join(TAG.findall(line))
+            if is_prose and ({"W", "S"} & {*tags} or is_first or is_step):
+                paragraphs += 1
+                yield Row(f"{section}.p{paragraphs}", section, tags or inherited, _plain(line))
+            continue
+        if not in_table:
+            in_table, tables, row = True, tables + 1, 0
+        elif set(line) - {"|", "-", " "}:
+            row += 1
+            tags = "".join(dict.fromkeys(inherited + "".join(TAG.findall(line))))
+            yield Row(f"{section}.{tables}.{row}", section, tags, _plain(line))
+
+
+def _plain(line: str) -> str:
+    """A short text for people, with no markup that would break a table."""
+    text = TAG.sub("", line.replace("\\|", "/").replace("**", "").replace("`", ""))
+    text = " ".join(", ".join(cell.strip() for cell in text.strip("|").split("|")).split())
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
+
+
+def marked(folder: Path) -> dict[str, list[str]]:
+    """The tests of each row id, as `file::test`."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(folder.rglob("test_*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), name)):
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            for decorator in node.decorator_list:
+                for row_id in _ids(decorator):
+                    found[row_id].append(f"{name}::{node.name}")
+    return found
+
+
+def _ids(decorator: ast.expr) -> Iterator[str]:
+    """What every `pytest.mark.spec(...)` inside a decorator names, parameter sets included."""
+    for node in ast.walk(decorator):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.spec":
+            for argument in node.args:
+                if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+                    raise SystemExit(f"line {node.lineno}: spec() takes plain strings")
+                yield argument.value
+
+
+def _note(row: Row, notes: dict[str, dict[str, str]]) -> str:
+    for kind, by_pattern in notes.items():
+        for pattern, reason in by_pattern.items():
+            if fnmatchcase(row.id, pattern):
+                return f"{kind}: {reason}"
+    return ""
+
+
+def render() -> tuple[str, list[str]]:
+    """The page, and what is wrong: unknown ids, binding rows without a test."""
+    rows = [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
+    notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
+    tests = marked(ROOT / "tests")
+    known = {row.id for row in rows}
+    wrong = [
+        f"no such row: {row_id} ({where[0]})"
+        for row_id, where in tests.items()
+        if row_id not in known
+    ]
+    sections: dict[str, list[str]] = defaultdict(list)
+    held = noted = missing = 0
+    for row in rows:
+        where = ", ".join(f"`{name.removeprefix('tests/')}`" for name in tests.get(row.id, ()))
+        note = _note(row, notes)
+        if where:
+            held += 1
+        elif note:
+            noted += 1
+        else:
+            missing += 1
+            where = "**missing**"
+            if row.is_binding:
+                wrong.append(f"no test: {row.id} [{row.tags}] {row.text}")
+        sections[row.section].append(f"| {row.id} | {row.tags} | {row.text} | {where or note} |")
+    summary = (
+        f"{len(rows)} rows: {held} held by tests, {noted} explained without one, "
+        f"{missing} missing.\n"
+    )
+    tables = (
+        f"\n## {section}\n\n| id | tags | row | held by |\n|---|---|---|---|\n" + "\n".join(lines)
+        for section, lines in sections.items()
+    )
+    return HEAD + summary + "\n".join(tables) + "\n", wrong
+
+
+def main(arguments: list[str]) -> int:
+    """`rows PAGE` reads the protocol page; `check` compares; nothing writes."""
+    if arguments[:1] == ["rows"]:
+        page = Path(arguments[1]).read_text(encoding="utf-8")
+        fields = [
+            {"id": r.id, "section": r.section, "tags": r.tags, "text": r.text}
+            for r in rows_of(page)
+        ]
+        lines = ",\n".join(json.dumps(row) for row in fields)
+        ROWS.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        return 0
+    page, wrong = render()
+    if arguments == ["check"] and PAGE.read_text(encoding="utf-8") != page:
+        wrong.append("docs/conformance.md is stale: make conformance")
+    if arguments != ["check"]:
+        PAGE.write_text(page, encoding="utf-8")
+    for line in wrong:
+        print(line)
+    return 1 if arguments == ["check"] and wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
