@@ -10,6 +10,7 @@ from botapi.cfg.text_proto import decoded, parsed
 from botapi.domain.pools import Pool, PoolsConfig, SchedulingAlgorithm
 
 FILE_NAME = "pools.cfg"
+_MODES = ("SWARMING", "HYBRID", "RBE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,18 @@ def _pools(message: pools_pb2.Pool) -> Iterator[Pool]:
             scheduling_algorithm=SchedulingAlgorithm.LIFO if is_lifo else SchedulingAlgorithm.FIFO,
             informational_dimensions=tuple(map(re.compile, message.informational_dimension_re)),
             rbe_instance=message.rbe_migration.rbe_instance,
+            rbe_modes=_rbe_modes(message.rbe_migration),
             effective_bot_id_dimension=message.rbe_migration.effective_bot_id_dimension,
             allowed_service_accounts=frozenset(message.allowed_service_account),
         )
+
+
+def _rbe_modes(message: pools_pb2.Pool.RBEMigration) -> tuple[tuple[str, int], ...]:
+    """Percent per mode (bot-api 3.7); an allocation goes before `rbe_mode_percent`."""
+    if not message.rbe_instance:
+        return ()
+    mode = pools_pb2.Pool.RBEMigration.BotModeAllocation.BotMode
+    said = {mode.Name(entry.mode): entry.percent for entry in message.bot_mode_allocation}
+    if not said:
+        said = {"SWARMING": 100 - message.rbe_mode_percent, "RBE": message.rbe_mode_percent}
+    return tuple((name, said.get(name, 0)) for name in _MODES)

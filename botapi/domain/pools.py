@@ -15,7 +15,11 @@ class SchedulingAlgorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool (bot-api 7.7). `line` is where it begins in pools.cfg."""
+    """One pool (bot-api 7.7). `line` is where it begins in pools.cfg.
+
+    `rbe_modes` are percents of the bots in the order SWARMING, HYBRID, RBE; they sum to
+    100, or there are none: then every bot is in mode SWARMING (bot-api 3.7).
+    """
 
     name: str
     realm: str
@@ -24,6 +28,7 @@ class Pool:
     scheduling_algorithm: SchedulingAlgorithm = SchedulingAlgorithm.FIFO
     informational_dimensions: tuple[re.Pattern[str], ...] = ()
     rbe_instance: str = ""
+    rbe_modes: tuple[tuple[str, int], ...] = ()
     effective_bot_id_dimension: str = ""
     allowed_service_accounts: frozenset[str] = frozenset()
     line: int = 0
