@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fast fmt lint proto proto-check conformance bench check lock
+.PHONY: help setup demo run test fast fmt lint proto proto-check conformance fuzz bench check lock
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ proto-check: proto ## fail when the committed protobuf code is stale
 
 conformance: $(READY) ## rewrite docs/conformance.md from the markers in the tests
 	$(BIN)/python -m tools.conformance
+
+fuzz: $(READY) ## tokens, bodies and configuration files, guided by coverage (S=seconds each, 600)
+	for target in tokens bodies config; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(S),600) || exit 1; done
 
 bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
 	$(BIN)/python -m bench
