@@ -49,8 +49,9 @@ proto: $(READY) ## regenerate the protobuf code
 proto-check: proto ## fail when the committed protobuf code is stale
 	git diff --exit-code --stat -- proto
 
-conformance: $(READY) ## rewrite docs/conformance.md from the markers in the tests
+conformance: $(READY) ## rewrite docs/conformance.md and the controls from the markers in the tests
 	$(BIN)/python -m tools.conformance
+	$(BIN)/python -m tools.threat_model
 
 fuzz: $(READY) ## tokens, bodies and configuration files, guided by coverage (S=seconds each, 600)
 	for target in tokens bodies config; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(S),600) || exit 1; done

@@ -90,8 +90,8 @@ def _plain(line: str) -> str:
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
-def marked(folder: Path) -> dict[str, list[str]]:
-    """The tests of each row id, as `file::test`."""
+def marked(folder: Path, marker: str) -> dict[str, list[str]]:
+    """The tests by what their marker names, as `file::test`."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(folder.rglob("test_*.py")):
         name = path.relative_to(ROOT).as_posix()
@@ -99,18 +99,18 @@ def marked(folder: Path) -> dict[str, list[str]]:
             if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
                 continue
             for decorator in node.decorator_list:
-                for row_id in _ids(decorator):
+                for row_id in _ids(decorator, marker):
                     found[row_id].append(f"{name}::{node.name}")
     return found
 
 
-def _ids(decorator: ast.expr) -> Iterator[str]:
-    """What every `pytest.mark.spec(...)` inside a decorator names, parameter sets included."""
+def _ids(decorator: ast.expr, marker: str) -> Iterator[str]:
+    """What every `pytest.mark.<marker>(...)` inside a decorator names, parameter sets included."""
     for node in ast.walk(decorator):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.spec":
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{marker}":
             for argument in node.args:
                 if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                    raise SystemExit(f"line {node.lineno}: spec() takes plain strings")
+                    raise SystemExit(f"line {node.lineno}: {marker}() takes plain strings")
                 yield argument.value
 
 
@@ -126,7 +126,7 @@ def render() -> tuple[str, list[str]]:
     """The page, and what is wrong: unknown ids, binding rows without a test."""
     rows = [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
     notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
-    tests = marked(ROOT / "tests")
+    tests = marked(ROOT / "tests", "spec")
     known = {row.id for row in rows}
     wrong = [
         f"no such row: {row_id} ({where[0]})"

@@ -1,0 +1,46 @@
+import pytest
+
+from botapi.domain.rate_limit import MAX_BUCKETS, Rate, TokenBuckets
+
+
+def test_bucket_gives_its_burst_and_then_its_rate():
+    buckets = TokenBuckets(Rate(per_s=2, burst=3))
+    assert [buckets.take("a", 0) for _ in range(4)] == [True, True, True, False]
+    assert [buckets.take("a", 0.5), buckets.take("a", 0.5)] == [True, False]
+
+
+def test_bucket_never_holds_more_than_its_burst():
+    buckets = TokenBuckets(Rate(per_s=10, burst=2))
+    buckets.take("a", 0)
+    assert [buckets.take("a", 1000) for _ in range(3)] == [True, True, False]
+
+
+def test_callers_do_not_share_a_bucket():
+    buckets = TokenBuckets(Rate(per_s=1, burst=1))
+    assert buckets.take("a", 0)
+    assert buckets.take("b", 0)
+    assert not buckets.take("a", 0)
+
+
+def test_no_rate_is_no_limit():
+    buckets = TokenBuckets(Rate(per_s=0, burst=0))
+    assert all(buckets.take("a", 0) for _ in range(100))
+    assert not buckets.is_empty("a", 0)
+
+
+def test_is_empty_counts_nothing():
+    buckets = TokenBuckets(Rate(per_s=1, burst=1))
+    assert not buckets.is_empty("a", 0)
+    buckets.take("a", 0)
+    assert buckets.is_empty("a", 0.5)
+    assert not buckets.is_empty("a", 1)
+    assert buckets.take("a", 1)
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_by_forgetting_the_longest_silent():
+    buckets = TokenBuckets(Rate(per_s=1, burst=1))
+    for number in range(MAX_BUCKETS + 1):
+        buckets.take(str(number), 0)
+    assert buckets.take("0", 0)
+    assert not buckets.take(str(MAX_BUCKETS), 0)
