@@ -321,7 +321,9 @@ def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the
     try:
         return route.decode(body)
     except (WireError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(Code.INVALID_ARGUMENT, f"body: {error}") from None
+        coding = http.headers.get("Content-Encoding")
+        said = f'Content-Encoding: "{coding}" is not taken; send plain JSON' if coding else error
+        raise Refusal(Code.INVALID_ARGUMENT, f"body: {said}") from None
 
 
 def _response(reply: AnyReply) -> Response:
