@@ -70,6 +70,7 @@ class Bot:
     task_flags: int = 0
     owners: tuple[str, ...] = ()
     last_finished_task: str = ""
+    last_finished_name: str = ""
     last_finished_flags: int = 0
     last_abandoned_task: str = ""
     termination_task_id: str = ""

@@ -1,11 +1,13 @@
 """What each kind of event changes on a bot: one table, one function (bot-api 9.2, 9.3)."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from botapi.domain.bot import Bot, Health
+from botapi.domain.bot import TERMINATION_FLAG, Bot, Health
+from botapi.domain.names import is_request_uuid
 
 
 class EventKind(StrEnum):
@@ -130,6 +132,8 @@ class BotEvent:
     quarantined: str
     maintenance: str
     state: Mapping[str, Any] | None = None
+    owners: tuple[str, ...] = ()
+    idle_since_ms: int = 0
     seq: int = 0
     """The bot's event count: orders events of one millisecond."""
 
@@ -153,6 +157,13 @@ class BotChange:
 def new_bot(bot_id: str, dimensions: tuple[str, ...], now_ms: int) -> Bot:
     """A bot never heard of: alive, healthy, and not idle before it says so (bot-api 12.2)."""
     return Bot(bot_id, dimensions, now_ms)
+
+
+def key_of_uuid(request_uuid: str) -> str:
+    """The dedup key in a `request_uuid` that nobody validates (bot-api 5.1): it may be anything."""
+    if is_request_uuid(request_uuid):
+        return request_uuid
+    return hashlib.sha256(request_uuid.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def event_key(update: BotUpdate, event_id: str) -> str:
@@ -214,9 +225,13 @@ def _retasked(bot: Bot, update: BotUpdate, rule: EventRule) -> tuple[dict[str, A
         abandoned = current
         new["last_abandoned_task"] = current
     if current and update.kind in _FINISHING:
-        new |= {"last_finished_task": current, "last_finished_flags": bot.task_flags}
+        new |= {
+            "last_finished_task": current,
+            "last_finished_name": bot.task_name,
+            "last_finished_flags": bot.task_flags,
+        }
     if update.kind is EventKind.BOT_CONNECTED:
-        new |= {"last_finished_task": "", "last_finished_flags": 0}
+        new |= {"last_finished_task": "", "last_finished_name": "", "last_finished_flags": 0}
     if rule.task is OnTask.RESET:
         new |= {"task_id": "", "task_name": "", "task_flags": 0}
     elif rule.task is OnTask.SET:
@@ -232,7 +247,7 @@ def _liveness(bot: Bot, update: BotUpdate, rule: EventRule, now_ms: int) -> dict
     """Termination id, idleness and liveness; health is what the call has just said of it."""
     terminated = (
         bot.last_finished_task
-        if update.kind is EventKind.BOT_SHUTDOWN and bot.last_finished_flags
+        if update.kind is EventKind.BOT_SHUTDOWN and bot.last_finished_flags & TERMINATION_FLAG
         else ""
     )
     is_healthy = (update.health or bot.health).is_healthy
@@ -281,5 +296,7 @@ def _event(
         quarantined=after.quarantined,
         maintenance=after.maintenance,
         state=update.state,
+        owners=after.owners,
+        idle_since_ms=after.idle_since_ms,
         seq=after.event_count,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from botapi.domain.bot import Bot
-from botapi.domain.matching import constraints, first_unmet
+from botapi.domain.matching import constraints, first_unmet, shard
 from botapi.domain.task import Offer, Task, TaskRequest, TaskState
 
 
@@ -14,6 +14,8 @@ class Attempt:
     session_id: str
     claim_id: str
     slice_index: int
+    shard: int
+    """Where the bot believes the slice to be: 0..15, the hash of its dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,12 @@ def decide(
     task: Task, request: TaskRequest, bot: Bot, offer: Offer | None, attempt: Attempt
 ) -> Decision:
     """May this bot have this slice? Reads like the steps 3 to 9 of bot-api 4.3."""
-    if attempt.slice_index >= len(request.slices):
+    wanted = [chosen.dimensions for chosen in request.slices[attempt.slice_index :][:1]]
+    if not wanted or attempt.shard != shard(wanted[0]):
         return Skip("no such task")
     if bot.session_id != attempt.session_id:
         return Skip("another process took this bot id over")
-    unmet = first_unmet(
-        frozenset(bot.dimensions), constraints(request.slices[attempt.slice_index].dimensions)
-    )
+    unmet = first_unmet(frozenset(bot.dimensions), constraints(wanted[0]))
     if unmet is not None:
         return Skip(f"dimensions mismatch: the slice asks for {' or '.join(sorted(unmet))}")
     if task.state is not TaskState.PENDING or task.slice_index != attempt.slice_index:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from botapi.domain.artifacts import CasReference, CipdPackage, CipdPins, PerformanceStats
 from botapi.domain.bot_event import EventKind
 from botapi.domain.task import Task, TaskState, check_transition
 
@@ -28,9 +29,18 @@ class Ending:
     hard_timeout: bool = False
     io_timeout: bool = False
     canceled: bool = False
-    client_error: bool = False
     cost_usd: float = 0.0
     error: str = ""
+    cas_output_root: CasReference | None = None
+    cipd_pins: CipdPins | None = None
+    missing_cas: tuple[CasReference, ...] = ()
+    missing_cipd: tuple[CipdPackage, ...] = ()
+    performance: PerformanceStats | None = None
+
+    @property
+    def is_client_error(self) -> bool:
+        """Are inputs missing? Then the task's author is to blame, not the bot."""
+        return bool(self.missing_cas or self.missing_cipd)
 
 
 def final_state(task: Task, ending: Ending) -> TaskState:
@@ -41,7 +51,7 @@ def final_state(task: Task, ending: Ending) -> TaskState:
         return TaskState.TIMED_OUT
     if task.killing:
         return TaskState.KILLED
-    if ending.client_error:
+    if ending.is_client_error:
         return TaskState.CLIENT_ERROR
     if ending.by is EndedBy.BOT:
         return TaskState.COMPLETED
@@ -73,6 +83,11 @@ def finish(task: Task, ending: Ending, now_ms: int) -> Task:
         internal_failure=is_internal,
         cost_usd=max(task.cost_usd, ending.cost_usd),
         error=ending.error,
+        cas_output_root=ending.cas_output_root,
+        cipd_pins=ending.cipd_pins,
+        missing_cas=ending.missing_cas,
+        missing_cipd=ending.missing_cipd,
+        performance=ending.performance,
     )
 
 

@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from botapi.domain.artifacts import (
+    CasReference,
+    CipdInput,
+    CipdPackage,
+    CipdPins,
+    NamedCache,
+    PerformanceStats,
+)
+
 Dimensions = Mapping[str, tuple[str, ...]]
 """A task's constraints: key to one or more of `value` or `a|b`; every one must be met."""
 
@@ -63,6 +72,11 @@ class Slice:
     io_timeout_s: int = 0
     grace_period_s: int = 30
     wait_for_capacity: bool = False
+    caches: tuple[NamedCache, ...] = ()
+    cas_input_root: CasReference | None = None
+    cipd_input: CipdInput | None = None
+    outputs: tuple[str, ...] = ()
+    containment_type: int = 0
 
     @property
     def pool(self) -> str:
@@ -116,9 +130,16 @@ class Task:
     bot_dimensions: tuple[str, ...] = ()
     session_id: str = ""
     claim_id: str = ""
+    bot_owners: tuple[str, ...] = ()
+    bot_idle_since_ms: int = 0
+    bot_logs_cloud_project: str = ""
+    server_versions: tuple[str, ...] = ()
+    """Of every server that had a hand in its run, sorted."""
     started_ms: int = 0
     completed_ms: int = 0
     abandoned_ms: int = 0
+    expiration_delay_ms: int = 0
+    """How long after its deadline the last slice was found to be expired."""
     killing: bool = False
     exit_code: int | None = None
     duration_s: float | None = None
@@ -128,6 +149,11 @@ class Task:
     output_bytes: int = 0
     missing_bytes: int = 0
     error: str = ""
+    cas_output_root: CasReference | None = None
+    cipd_pins: CipdPins | None = None
+    missing_cas: tuple[CasReference, ...] = ()
+    missing_cipd: tuple[CipdPackage, ...] = ()
+    performance: PerformanceStats | None = None
 
     @property
     def is_final(self) -> bool:

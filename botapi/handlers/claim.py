@@ -1,19 +1,25 @@
 """Turn a lease into a manifest, exactly once (bot-api 4)."""
 
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import asdict, dataclass, replace
 from typing import Any, assert_never
 
-from botapi.bot_call import BotCall, BotServer, Reply, read_state
+from botapi.bot_call import BotCall, BotServer, Reply, call_info, read_state
 from botapi.domain.claim import Attempt, Run, Skip, Terminate
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_lease_id, parse_task_id, run_id
-from botapi.domain.task import TaskRequest
+from botapi.domain.task import Slice, TaskRequest
 from botapi.transactions.claim_slice import BotVanished, Claim, Claimed, claim_slice
 from botapi.transactions.update_bot import state_problem
 
 EXTRA_LIFE_MS = 300_000
 """Added to a claimed run's times for the life of the config snapshot (bot-api 2.1)."""
+SHARDS = 16
+NO_HINT = "-1"
+"""The size of a named cache that no bot has ever reported (bot-api 4.4)."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +44,12 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
         claimed = claim_slice(server.store, wanted, server.stamp(call.call))
     except BotVanished:
         raise Refusal(Code.INTERNAL, "this bot was deleted; poll again") from None
-    state = read_state(request.state)[0] or None
-    if state and state_problem(state):
-        state = None
-    server.last_seen.touch(call.bot.bot_id, call.call.now_ms, state=state, is_run=True)
+    server.last_seen.touch(
+        call.bot.bot_id,
+        call.call.now_ms,
+        state=_state(call, request),
+        is_run=not isinstance(claimed.decision, Skip),
+    )
     match claimed.decision:
         case Skip(reason):
             return Reply({"cmd": "skip", "reason": reason})
@@ -51,6 +59,16 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
             return _run(server, call, claimed)
         case _:
             assert_never(claimed.decision)
+
+
+def _state(call: BotCall, request: ClaimRequest) -> dict[str, Any] | None:
+    """What the bot says of itself; here a bad one harms nothing but itself (bot-api 4.1)."""
+    state, wrong = read_state(request.state)
+    problem = wrong[0] if wrong else state_problem(state)
+    if problem:
+        log.warning("claim of %s: state ignored: %s", call.bot.bot_id, problem)
+        return None
+    return state or None
 
 
 def _checked(call: BotCall, request: ClaimRequest) -> Claim:
@@ -66,6 +84,9 @@ def _checked(call: BotCall, request: ClaimRequest) -> Claim:
     number = int(request.task_to_run_id or 0)
     if number < 1 or number % 16 != 1:
         raise Refusal(Code.INVALID_ARGUMENT, f"task_to_run_id: not 1 + 16 * slice: {number}")
+    shard = request.task_to_run_shard or 0
+    if not 0 <= shard < SHARDS:
+        raise Refusal(Code.INVALID_ARGUMENT, f"task_to_run_shard: not 0 to {SHARDS - 1}: {shard}")
     seq = (request.skep or {}).get("seq")
     return Claim(
         bot_id=call.bot.bot_id,
@@ -74,10 +95,13 @@ def _checked(call: BotCall, request: ClaimRequest) -> Claim:
             session_id=call.session.session_id,
             claim_id=f"{call.bot.bot_id}:{request.claim_id}",
             slice_index=number // 16,
+            shard=shard,
         ),
         dedup_key=str(request.claim_id),
         seq=seq if isinstance(seq, int) and 0 <= seq < 2**53 else 0,
         recent_polls=call.recent_polls,
+        call=call_info(call.session.session_id, call.call, call.identity),
+        logs_cloud_project=call.session.bot_config.logs_cloud_project,
     )
 
 
@@ -120,9 +144,20 @@ def manifest(request: TaskRequest, index: int, call: BotCall) -> dict[str, objec
         },
         "bot_authenticated_as": call.identity.name,
     }
-    optional: dict[str, object] = {
+    return body | {key: value for key, value in _optional(chosen).items() if value}
+
+
+def _optional(chosen: Slice) -> dict[str, object]:
+    """The keys of a manifest that are left out when they are empty."""
+    return {
         "relative_cwd": chosen.relative_cwd,
         "env": dict(chosen.env),
         "env_prefixes": {key: list(paths) for key, paths in chosen.env_prefixes.items()},
+        "caches": [
+            {"name": cache.name, "path": cache.path, "hint": NO_HINT} for cache in chosen.caches
+        ],
+        "cas_input_root": chosen.cas_input_root and asdict(chosen.cas_input_root),
+        "cipd_input": chosen.cipd_input and asdict(chosen.cipd_input),
+        "outputs": list(chosen.outputs),
+        "containment": chosen.containment_type and {"containment_type": chosen.containment_type},
     }
-    return body | {key: value for key, value in optional.items() if value}

@@ -4,14 +4,20 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from botapi.bot_call import BotCall, BotServer, Reply
+from botapi.bot_call import BotCall, BotServer, Reply, call_info
+from botapi.domain.artifacts import CasDigest, CasReference, CipdPackage
+from botapi.domain.bot_event import key_of_uuid
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import is_request_uuid, parse_task_id
-from botapi.transactions.update_task import Missing, end_with_error
+from botapi.domain.names import parse_task_id
+from botapi.transactions.update_task import Failure, Foreign, Missing, end_with_error
 
 MAX_MESSAGE_CHARS = 16_384
-DIGEST = re.compile(r"[0-9a-zA-Z]{1,128}/[0-9]{1,19}")
+MAX_MISSING = 100
+"""Most missing inputs of a kind that are kept: the message says what went wrong."""
+MAX_MISSING_CHARS = 1_024
+"""Most characters kept of a name in one of them."""
+DIGEST = re.compile(r"[0-9a-zA-Z]{1,128}/[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +33,7 @@ class ClientError:
     """Inputs that do not exist: the task's author is to blame."""
 
     missing_cas: list[MissingCas] | None = None
-    missing_cipd: list[Any] | None = None
+    missing_cipd: list[CipdPackage] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +59,43 @@ def task_error(server: BotServer, call: BotCall, request: TaskErrorRequest) -> R
         task_id = parse_task_id(request.task_id)
     except ValueError as error:
         raise Refusal(Code.INVALID_ARGUMENT, f"task_id: {error}") from None
-    if not is_request_uuid(request.request_uuid or ""):
-        raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     client = request.client_error or ClientError()
-    for place, missing in enumerate(client.missing_cas or ()):
-        if not DIGEST.fullmatch(missing.digest or ""):
-            line = f"client_error.missing_cas[{place}].digest: not <hash>/<size>"
-            raise Refusal(Code.INVALID_ARGUMENT, line)
     ending = Ending(
         by=EndedBy.TASK_ERROR,
-        client_error=bool(client.missing_cas or client.missing_cipd),
         error=(request.message or "")[:MAX_MESSAGE_CHARS],
+        missing_cas=_missing_cas(client.missing_cas or []),
+        missing_cipd=tuple(map(_cut, (client.missing_cipd or [])[:MAX_MISSING])),
     )
-    outcome = end_with_error(
-        server.store,
+    failure = Failure(
         call.bot.bot_id,
         task_id,
         ending,
-        dedup_key=request.request_uuid or "",
-        stamp=server.stamp(call.call),
+        key_of_uuid(request.request_uuid or ""),
+        call_info(call.session.session_id, call.call, call.identity),
     )
-    if isinstance(outcome, Missing):
-        raise Refusal(Code.NOT_FOUND, f"no task {task_id}")
-    server.last_seen.touch(call.bot.bot_id, call.call.now_ms)
-    return Reply({})
+    match end_with_error(server.store, failure, server.stamp(call.call)):
+        case Missing():
+            raise Refusal(Code.NOT_FOUND, f"no task {task_id}")
+        case Foreign(bot_id):
+            raise Refusal(Code.INVALID_ARGUMENT, f'task_id: recorded for "{bot_id}"')
+        case _:
+            server.last_seen.touch(call.bot.bot_id, call.call.now_ms)
+            return Reply({})
+
+
+def _missing_cas(said: list[MissingCas]) -> tuple[CasReference, ...]:
+    for place, missing in enumerate(said):
+        if not DIGEST.fullmatch(missing.digest or ""):
+            line = f"client_error.missing_cas[{place}].digest: not <hash>/<size>"
+            raise Refusal(Code.INVALID_ARGUMENT, line)
+    found = []
+    for missing in said[:MAX_MISSING]:
+        name, _, size = (missing.digest or "").partition("/")
+        instance = (missing.instance or "")[:MAX_MISSING_CHARS]
+        found.append(CasReference(instance, CasDigest(name, int(size))))
+    return tuple(found)
+
+
+def _cut(package: CipdPackage) -> CipdPackage:
+    texts = (package.package_name, package.version, package.path)
+    return CipdPackage(*(text and text[:MAX_MISSING_CHARS] for text in texts))

@@ -2,18 +2,30 @@
 
 import base64
 import binascii
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text
+from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text, call_info
+from botapi.domain.artifacts import (
+    CacheStats,
+    CasReference,
+    CipdPins,
+    IsolatedStats,
+    PerformanceStats,
+    Took,
+    TransferStats,
+)
+from botapi.domain.bot_event import key_of_uuid
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import is_request_uuid, parse_task_id
+from botapi.domain.names import parse_task_id
 from botapi.domain.output import Gap
 from botapi.domain.task import Task
 from botapi.store import codec
 from botapi.transactions.update_task import (
     Accepted,
+    Foreign,
     Missing,
     NotCurrent,
     Outcome,
@@ -23,11 +35,15 @@ from botapi.transactions.update_task import (
 
 MAX_OFFSET = 10**15 - 1
 """The largest offset that a key of stored output can name."""
+MAX_ITEMS_CHARS = 16_384
+"""Longest set of item sizes, in base64, that is kept with the statistics of a run."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUpdateRequest:
-    """Body of `POST /task_update`. Statistics are accepted and not kept yet."""
+    """Body of `POST /task_update`."""
 
     session: str | None = None
     task_id: str | None = None
@@ -41,7 +57,14 @@ class TaskUpdateRequest:
     io_timeout: bool | None = None
     canceled: bool | None = None
     cost_usd: float | None = None
+    cas_output_root: CasReference | None = None
+    cipd_pins: CipdPins | None = None
     bot_overhead: float | None = None
+    cache_trim_stats: Took | None = None
+    cipd_stats: Took | None = None
+    cleanup_stats: Took | None = None
+    named_caches_stats: CacheStats | None = None
+    isolated_stats: IsolatedStats | None = None
     skep: dict[str, Any] | None = None
 
     @property
@@ -59,7 +82,11 @@ def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) ->
     is_completing = request.is_completing
     if call.bot.task_id != request.task_id or call.is_superseded:
         return _not_current(f"this bot does not run {request.task_id}", is_completing=is_completing)
-    task_id, output = _checked(request)
+    try:
+        task_id, output = _checked(request)
+    except Refusal:
+        _refuse_if_missing(server, request)
+        raise
     if not is_completing and not output:
         return _heartbeat(server, call, task_id)
     progress = Progress(
@@ -69,9 +96,10 @@ def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) ->
         offset=request.output_chunk_start or 0,
         output=output,
         ending=_ending(request) if is_completing else None,
-        dedup_key=request.request_uuid or "",
+        dedup_key=key_of_uuid(request.request_uuid or ""),
         resends=request.skep is not None,
         output_limit=server.settings.output_limit_bytes,
+        call=call_info(call.session.session_id, call.call, call.identity),
     )
     if not output:
         progress = _at_the_end(server, progress)
@@ -81,7 +109,7 @@ def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) ->
 
 
 def _checked(request: TaskUpdateRequest) -> tuple[str, bytes]:
-    """The validation of bot-api 5.1, in its order."""
+    """The validation of bot-api 5.1, in its order, but for the task that is missing."""
     try:
         task_id = parse_task_id(str(request.task_id))
     except ValueError as error:
@@ -99,12 +127,20 @@ def _checked(request: TaskUpdateRequest) -> tuple[str, bytes]:
         raise Refusal(Code.INVALID_ARGUMENT, f"output_chunk_start: not 0 to {MAX_OFFSET}: {start}")
     if abs(request.exit_code or 0) >= 2**63:
         raise Refusal(Code.INVALID_ARGUMENT, f"exit_code: over 64 bits: {request.exit_code}")
-    if not is_request_uuid(request.request_uuid or ""):
-        raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     try:
         return task_id, base64.b64decode(request.output or "", validate=True)
     except (binascii.Error, ValueError):
         raise Refusal(Code.INVALID_ARGUMENT, "output: not base64") from None
+
+
+def _refuse_if_missing(server: BotServer, request: TaskUpdateRequest) -> None:
+    """Of a task that does not exist nothing else is said (bot-api 5.1): looked at only now."""
+    try:
+        key = codec.task_key(request.task_id or "")
+    except ValueError:
+        return
+    if server.store.get(codec.TASK, key) == [None]:
+        raise Refusal(Code.NOT_FOUND, f"no task {request.task_id}")
 
 
 def _ending(request: TaskUpdateRequest) -> Ending:
@@ -116,7 +152,41 @@ def _ending(request: TaskUpdateRequest) -> Ending:
         io_timeout=bool(request.io_timeout),
         canceled=bool(request.canceled),
         cost_usd=request.cost_usd or 0.0,
+        cas_output_root=request.cas_output_root,
+        cipd_pins=request.cipd_pins,
+        performance=_performance(request),
     )
+
+
+def _performance(request: TaskUpdateRequest) -> PerformanceStats | None:
+    """The statistics, which count only beside `bot_overhead` (bot-api 5.5)."""
+    if request.bot_overhead is None:
+        return None
+    isolated = request.isolated_stats
+    if isolated is not None:
+        isolated = IsolatedStats(_bounded(isolated.download), _bounded(isolated.upload))
+    return PerformanceStats(
+        bot_overhead=request.bot_overhead,
+        cache_trim=request.cache_trim_stats,
+        cipd=request.cipd_stats,
+        cleanup=request.cleanup_stats,
+        named_caches=request.named_caches_stats,
+        isolated=isolated,
+    )
+
+
+def _bounded(stats: TransferStats | None) -> TransferStats | None:
+    """Without sets of items that would fill the store; the numbers stay."""
+    if stats is None:
+        return None
+    cold, hot = _short(stats.items_cold), _short(stats.items_hot)
+    if (cold, hot) != (stats.items_cold, stats.items_hot):
+        log.warning("isolated_stats: a set of items over %d characters", MAX_ITEMS_CHARS)
+    return replace(stats, items_cold=cold, items_hot=hot)
+
+
+def _short(items: str | None) -> str | None:
+    return items if len(items or "") <= MAX_ITEMS_CHARS else None
 
 
 def _at_the_end(server: BotServer, progress: Progress) -> Progress:
@@ -134,6 +204,8 @@ def _heartbeat(server: BotServer, call: BotCall, task_id: str) -> Reply:
     if doc is None:
         raise Refusal(Code.NOT_FOUND, f"no task {task_id}")
     task = codec.read_task(doc)
+    if task.bot_id != call.bot.bot_id:
+        raise _foreign(task.bot_id)
     server.last_seen.touch(call.bot.bot_id, call.call.now_ms, is_run=True)
     return _ok(server, call, _stop_reason(task))
 
@@ -155,8 +227,14 @@ def _reply(server: BotServer, call: BotCall, outcome: Outcome, *, is_completing:
             return Text(line, 409, (("X-Skep-Committed", str(committed)),))
         case Missing():
             raise Refusal(Code.NOT_FOUND, "no such task")
+        case Foreign(bot_id):
+            raise _foreign(bot_id)
         case _:
             assert_never(outcome)
+
+
+def _foreign(bot_id: str) -> Refusal:
+    return Refusal(Code.INVALID_ARGUMENT, f'task_id: this run is recorded for "{bot_id}"')
 
 
 def _ok(server: BotServer, call: BotCall, stop_reason: str) -> Reply:

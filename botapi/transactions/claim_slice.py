@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from botapi import __version__
 from botapi.domain.bot import TERMINATION_FLAG, Bot
-from botapi.domain.bot_event import BotUpdate, EventKind
+from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
 from botapi.domain.names import run_id
 from botapi.domain.task import Task, TaskRequest, TaskState, check_transition
@@ -23,6 +24,8 @@ class Claim:
     dedup_key: str
     seq: int
     recent_polls: tuple[str, ...]
+    call: CallInfo | None = None
+    logs_cloud_project: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,10 @@ def _stage_claim(
         bot_id=bot.bot_id,
         bot_version=bot.version,
         bot_dimensions=bot.dimensions,
+        bot_owners=bot.owners,
+        bot_idle_since_ms=bot.idle_since_ms or stamp.now_ms,
+        bot_logs_cloud_project=claim.logs_cloud_project,
+        server_versions=(__version__,),
         session_id=bot.session_id,
         claim_id=claim.attempt.claim_id,
         started_ms=stamp.now_ms,
@@ -100,6 +107,7 @@ def _stage_claim(
     update = BotUpdate(
         EventKind.BOT_TERMINATE if terminates else EventKind.REQUEST_TASK,
         dedup_key=claim.dedup_key,
+        call=claim.call,
         task_id=run_id(old.task_id),
         task_name=request.name,
         task_flags=TERMINATION_FLAG if terminates else 0,

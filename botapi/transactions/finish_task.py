@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from botapi import __version__
 from botapi.domain.completion import Ending, finish
 from botapi.domain.task import OutputPosition, Task, TaskState
 from botapi.store import codec
@@ -42,6 +43,7 @@ def stage_finish(
         finish(task, ending, now_ms),
         output_bytes=reached.committed,
         missing_bytes=reached.missing_bytes,
+        server_versions=tuple(sorted({*task.server_versions, __version__})),
     )
     txn.put(codec.TASK, codec.task_doc(task, was))
     txn.put(

@@ -1,9 +1,9 @@
 """A run's progress: output at an absolute offset, and its end (bot-api 5.1 to 5.5)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botapi.domain.bot import Bot
-from botapi.domain.bot_event import BotUpdate, EventKind, event_key
+from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind, event_key
 from botapi.domain.completion import Ending, event_of
 from botapi.domain.names import run_id
 from botapi.domain.output import Append, Gap, place
@@ -30,6 +30,7 @@ class Progress:
     dedup_key: str
     resends: bool
     output_limit: int
+    call: CallInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,14 @@ class Missing:
     """There is no such task."""
 
 
-Outcome = Accepted | NotCurrent | Missing | Gap
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """The run is recorded for another bot, this one; only a mistake of ours gets here."""
+
+    bot_id: str
+
+
+Outcome = Accepted | NotCurrent | Missing | Foreign | Gap
 
 PIECE_BYTES = 256 * 1024
 """Largest stored piece of output."""
@@ -74,12 +82,12 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
         bot = codec.read_bot(bot_doc) if bot_doc is not None else None
         if bot is not None and _is_own_end(bot, progress, task, stamp):
             return Accepted(task)
-        why_not = _why_not_current(bot, progress)
-        if why_not:
-            return NotCurrent(why_not)
+        why_not = _why_not(bot, task, progress)
+        if why_not is not None:
+            return why_not
         if task.is_final:
             if progress.ending is not None:
-                _stage_event(txn, progress, task, stamp)
+                _stage_event(txn, progress, task, stamp, _late(progress, task))
             return Accepted(task, must_stop=f"the task has ended: {task.state}")
         placed = place(
             codec.read_output_position(position_was),
@@ -104,12 +112,12 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
     return store.transact(work, label="update_task")
 
 
-def _why_not_current(bot: Bot | None, progress: Progress) -> str:
+def _why_not(bot: Bot | None, task: Task, progress: Progress) -> NotCurrent | Foreign | None:
     if bot is None or bot.task_id != run_id(progress.task_id):
-        return f"this bot does not run {progress.task_id}"
+        return NotCurrent(f"this bot does not run {progress.task_id}")
     if bot.session_id != progress.session_id:
-        return "another process took this bot id over"
-    return ""
+        return NotCurrent("another process took this bot id over")
+    return None if task.bot_id == progress.bot_id else Foreign(task.bot_id)
 
 
 def _stage_output(txn: Txn, task_id: str, placed: Append) -> None:
@@ -131,7 +139,7 @@ def _stage_end(
 
 
 def _end_event(progress: Progress, task: Task) -> BotUpdate:
-    return BotUpdate(event_of(task), dedup_key=progress.dedup_key)
+    return BotUpdate(event_of(task), dedup_key=progress.dedup_key, call=progress.call)
 
 
 def _is_own_end(bot: Bot, progress: Progress, task: Task, stamp: Stamp) -> bool:
@@ -140,24 +148,56 @@ def _is_own_end(bot: Bot, progress: Progress, task: Task, stamp: Stamp) -> bool:
     return progress.ending is not None and task.is_final and bot.last_event_dedup_key == key
 
 
-def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp) -> None:
-    stage_update(txn, progress.bot_id, _end_event(progress, task), stamp)
+def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp, message: str = "") -> None:
+    update = replace(_end_event(progress, task), message=message)
+    stage_update(txn, progress.bot_id, update, stamp)
 
 
-def end_with_error(
-    store: Store, bot_id: str, task_id: str, ending: Ending, *, dedup_key: str, stamp: Stamp
-) -> Outcome:
+def _late(progress: Progress, task: Task) -> str:
+    """What the bot says of a run that had ended without it; the result stays as it is."""
+    said = progress.ending
+    assert said is not None  # noqa: S101 - the caller has looked
+    return (
+        f"late result of {run_id(task.task_id)}, which had ended as {task.state}: "
+        f"exit code {said.exit_code}, {said.duration_s} s, "
+        f"{len(progress.output)} bytes of output from {progress.offset} on not kept"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A bot's own failure at its run."""
+
+    bot_id: str
+    task_id: str
+    ending: Ending
+    dedup_key: str
+    call: CallInfo | None = None
+
+
+def end_with_error(store: Store, failure: Failure, stamp: Stamp) -> Outcome:
     """End the bot's current run because the bot itself failed (bot-api 5.7)."""
 
     def work(txn: Txn) -> Outcome:
-        (bot_doc,) = txn.get(codec.BOT, join_key(bot_id))
-        if bot_doc is None or codec.read_bot(bot_doc).task_id != run_id(task_id):
-            return NotCurrent(f"this bot does not run {task_id}")
-        done = stage_finish(txn, task_id, ending, stamp.now_ms)
-        if done is None:
+        bot_doc, task_doc = (
+            *txn.get(codec.BOT, join_key(failure.bot_id)),
+            *txn.get(codec.TASK, codec.task_key(failure.task_id)),
+        )
+        if bot_doc is None or codec.read_bot(bot_doc).task_id != run_id(failure.task_id):
+            return NotCurrent(f"this bot does not run {failure.task_id}")
+        if task_doc is None:
             return Missing()
-        update = BotUpdate(EventKind.TASK_ERROR, message=ending.error, dedup_key=dedup_key)
-        stage_update(txn, bot_id, update, stamp)
-        return Accepted(done.task)
+        task = codec.read_task(task_doc)
+        if task.bot_id != failure.bot_id:
+            return Foreign(task.bot_id)
+        done = stage_finish(txn, failure.task_id, failure.ending, stamp.now_ms)
+        update = BotUpdate(
+            EventKind.TASK_ERROR,
+            message=failure.ending.error,
+            dedup_key=failure.dedup_key,
+            call=failure.call,
+        )
+        stage_update(txn, failure.bot_id, update, stamp)
+        return Accepted(done.task if done is not None else task)
 
     return store.transact(work, label="task_error")

@@ -4,6 +4,7 @@ import pytest
 
 from botapi.domain.bot import Bot
 from botapi.domain.claim import Attempt, Run, Skip, Terminate, decide
+from botapi.domain.matching import shard
 from botapi.domain.task import Offer, PendingSlice
 from tests.domain.test_task import make_task
 from tests.factories import make_request, make_slice
@@ -24,7 +25,9 @@ def offer_to(bot_id):
 
 
 def decided(task=PENDING, request=REQUEST, offer=None, session="s", index=0, **bot):
-    return decide(task, request, make_bot(**bot), offer, Attempt(session, CLAIM, index))
+    found = shard(request.slices[index].dimensions) if index < len(request.slices) else 0
+    attempt = Attempt(session, CLAIM, index, bot.pop("shard", found))
+    return decide(task, request, make_bot(**bot), offer, attempt)
 
 
 def test_claim_runs_when_the_slice_is_pending_and_the_bot_free():

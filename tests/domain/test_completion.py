@@ -2,6 +2,7 @@
 
 import pytest
 
+from botapi.domain.artifacts import CasDigest, CasReference
 from botapi.domain.bot_event import EventKind
 from botapi.domain.completion import (
     Cause,
@@ -16,6 +17,7 @@ from botapi.domain.task import IllegalTransitionError, TaskState
 from tests.domain.test_task import make_task
 
 NOW = 17_500
+CAS = CasReference("i", CasDigest("ab", 1))
 BOT, ERROR, GONE = EndedBy.BOT, EndedBy.TASK_ERROR, EndedBy.ABANDONED
 
 
@@ -30,9 +32,9 @@ BOT, ERROR, GONE = EndedBy.BOT, EndedBy.TASK_ERROR, EndedBy.ABANDONED
         (True, Ending(BOT, hard_timeout=True), "TIMED_OUT"),
         (True, Ending(BOT, exit_code=-15), "KILLED"),
         (True, Ending(ERROR), "KILLED"),
-        (True, Ending(ERROR, client_error=True), "KILLED"),
+        (True, Ending(ERROR, missing_cas=(CAS,)), "KILLED"),
         (True, Ending(GONE), "KILLED"),
-        (False, Ending(ERROR, client_error=True), "CLIENT_ERROR"),
+        (False, Ending(ERROR, missing_cas=(CAS,)), "CLIENT_ERROR"),
         (False, Ending(ERROR), "BOT_DIED"),
         (False, Ending(GONE), "BOT_DIED"),
         (False, Ending(BOT, exit_code=0), "COMPLETED"),
@@ -67,7 +69,7 @@ def ended(ending, **more):
         (Ending(BOT, 7, 1.0, canceled=True), {}, ("CANCELED", None, None, False, False, 0)),
         (Ending(GONE), {}, ("BOT_DIED", -1, 12.5, True, True, NOW)),
         (Ending(ERROR), {}, ("BOT_DIED", -1, 12.5, True, True, NOW)),
-        (Ending(ERROR, client_error=True), {}, ("CLIENT_ERROR", -1, 12.5, True, True, NOW)),
+        (Ending(ERROR, missing_cas=(CAS,)), {}, ("CLIENT_ERROR", -1, 12.5, True, True, NOW)),
         (
             Ending(BOT, -15, 1.0),
             {"killing": True, "abandoned_ms": 6_000},

@@ -2,6 +2,7 @@
 
 import pytest
 
+from botapi.domain.matching import shard
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.create_task import create_task
@@ -103,11 +104,11 @@ def test_claim_skips_when_the_slice_was_offered_to_another_bot(parts, bot, make_
 
 
 def test_claim_skips_when_the_bot_does_not_fit(parts, make_bot, bot):
-    request = submit(
-        parts, slices=[make_slice(dimensions={"pool": ("default",), "os": ("Plan9",)})]
-    )
+    dimensions = {"pool": ("default",), "os": ("Plan9",)}
+    request = submit(parts, slices=[make_slice(dimensions=dimensions)])
     bot.update()
-    reply = bot.call("/claim", claim_id="x", task_id=request.task_id, task_to_run_id=1)
+    place = {"task_to_run_id": 1, "task_to_run_shard": shard(dimensions)}
+    reply = bot.call("/claim", claim_id="x", task_id=request.task_id, **place)
     assert reply == {
         "cmd": "skip",
         "reason": "dimensions mismatch: the slice asks for os:Plan9",

@@ -6,6 +6,8 @@ import pytest
 
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt
+from botapi.domain.matching import shard
+from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.transactions.claim_slice import Claim, claim_slice
 from botapi.transactions.lease_session import open_lease_session
@@ -39,7 +41,9 @@ def connect(store, bot_id, now_ms, pool="default", **dims):
 def claim(store, bot_id, task_id, now_ms, claim_id="", index=0):
     """What the claim handler does."""
     key = claim_id or f"claim-{task_id}"
-    attempt = Attempt(f"{bot_id}/1", f"{bot_id}:{key}", index)
+    (req,) = store.get(codec.REQ, codec.task_key(task_id))
+    slices = codec.read_request(req).slices
+    attempt = Attempt(f"{bot_id}/1", f"{bot_id}:{key}", index, shard(slices[index].dimensions))
     wanted = Claim(bot_id, task_id, attempt, key, 1, ())
     return claim_slice(store, wanted, Stamp(now_ms, f"claim-{bot_id}-{task_id}", KEEP_MS)).decision
 

@@ -30,6 +30,7 @@ from botapi.transactions.offer_lease import (
 from botapi.transactions.update_bot import Stamp, update_bot
 from botapi.transactions.update_task import (
     Accepted,
+    Failure,
     Missing,
     NotCurrent,
     Progress,
@@ -235,9 +236,8 @@ def test_task_error_ends_the_run_once(store):
     ending = Ending(EndedBy.TASK_ERROR, error="no disk")
 
     def fail(event_id):
-        return end_with_error(
-            store, "vm1", request.task_id, ending, dedup_key="", stamp=stamp(event_id)
-        )
+        failure = Failure("vm1", request.task_id, ending, "")
+        return end_with_error(store, failure, stamp(event_id))
 
     fail("one")
     assert task_of(store, request).state == "BOT_DIED"
