@@ -1,7 +1,7 @@
 """What handlers are given, and what they give back; no Flask here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botapi import __version__
@@ -24,7 +24,7 @@ from botapi.domain.bot import Bot
 from botapi.domain.bot_event import CallInfo
 from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
-from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
 from botapi.settings import Settings
 from botapi.store.protocol import Store
@@ -128,6 +128,7 @@ class BotServer:
     archives: ArchiveBuilder
     offers: Offers
     last_seen: LastSeen
+    polls: RecentPolls = field(default_factory=RecentPolls)
 
     def stamp(self, call: Call, event_id: str = "") -> Stamp:
         """Time and event id of a transaction made for this call."""
@@ -147,6 +148,15 @@ class BotServer:
     def session_of(self, token: str) -> Session:
         """The session in a token. Raises BadToken; whether it is expired is not asked."""
         return known_session(token, self.keys.secret(SESSION))
+
+    def refuse_bad_credentials(self, call: Call) -> None:
+        """Refuse headers that are present and no good, before anything else (bot-api 0.4).
+
+        Raises Refusal UNAUTHENTICATED. Who the caller is to be is not known yet.
+        """
+        if call.presented.unverifiable:
+            name = call.presented.unverifiable
+            raise Refusal(Code.UNAUTHENTICATED, f"{name} is not supported by this server")
 
     def authorize(self, bot_id: str, methods: Sequence[AuthMethod], call: Call) -> Identity:
         """Who the bot proves to be. Raises Refusal UNAUTHENTICATED."""

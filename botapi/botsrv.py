@@ -6,14 +6,13 @@ where nine of ten requests are, at the calls of bots: the `Gate` finds them by t
 """
 
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.wrappers import Request
 
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
@@ -58,8 +57,7 @@ BOT_PATH = "/swarming/api/v1/bot"
 JSON_TYPE = "application/json; charset=utf-8"
 SMALL_BODY = 1024 * 1024
 UPDATE_BODY = 4 * 1024 * 1024
-REMEMBERED_POLLS = 16
-REMEMBERED_BOTS = 20_000
+ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = logging.getLogger(__name__)
 
@@ -101,33 +99,12 @@ WITH_SESSION = (
 )
 
 
-class RecentPolls:
-    """The latest `request_uuid`s of each bot, so that a claim can remember them."""
-
-    def __init__(self) -> None:
-        self._by_bot: OrderedDict[str, deque[str]] = OrderedDict()
-
-    def add(self, bot_id: str, uuid: str) -> None:
-        """This poll was answered."""
-        polls = self._by_bot.setdefault(bot_id, deque(maxlen=REMEMBERED_POLLS))
-        self._by_bot.move_to_end(bot_id)
-        if uuid not in polls:
-            polls.append(uuid)
-        if len(self._by_bot) > REMEMBERED_BOTS:
-            self._by_bot.popitem(last=False)
-
-    def of(self, bot_id: str) -> tuple[str, ...]:
-        """The last sixteen."""
-        return tuple(self._by_bot.get(bot_id, ()))
-
-
 class BotRoutes:
     """The Flask side of the bot calls."""
 
     def __init__(self, server: BotServer, door: Door) -> None:
         self._server = server
         self._door = door
-        self._polls = RecentPolls()
 
     def blueprint(self) -> Blueprint:
         """Every bot route."""
@@ -177,17 +154,16 @@ class BotRoutes:
             return self._answer(route, door, request, g.request_id)
 
         name = route.path.strip("/").replace("/", "_")
-        routes.add_url_rule(BOT_PATH + route.path, name, view, methods=["POST"])
+        _only(routes, BOT_PATH + route.path, name, view, "POST")
         if route.has_task_in_path:
-            path = f"{BOT_PATH}{route.path}/<task_id>"
-            routes.add_url_rule(path, f"{name}_of", view, methods=["POST"])
+            _only(routes, f"{BOT_PATH}{route.path}/<task_id>", f"{name}_of", view, "POST")
 
     def _add_plain(self, routes: Blueprint) -> None:
         def get(path: str, name: str, view: Callable[..., AnyReply]) -> None:
             def respond(**path_values: str) -> Response:
                 return _response(view(**path_values))
 
-            routes.add_url_rule(path, name, respond, methods=["GET"])
+            _only(routes, path, name, respond, "GET")
 
         server = self._server
         get(f"{BOT_PATH}/server_ping", "server_ping", lambda: Text("Server up"))
@@ -206,7 +182,8 @@ class BotRoutes:
                 server, self._flask_call(), version, request.args.get("tok", "")
             ),
         )
-        routes.add_url_rule("/skep/v1/enroll", "enroll", self._enroll, methods=["POST"])
+        _only(routes, "/skep/v1/enroll", "enroll", self._enroll, "POST")
+        routes.add_url_rule(f"{BOT_PATH}/<path:rest>", "unknown", _unknown, methods=ANY_METHOD)
 
     def _bot_code(self, version: str) -> AnyReply:
         asked = bot_code.Asked(
@@ -233,16 +210,12 @@ class BotRoutes:
         )
 
     def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply:
-        call = self._call(http, rid)
-        body = _json(route, http)
-        reply = route.handle(self._server, call, body)
-        if isinstance(body, poll.PollRequest) and body.request_uuid and body.dimensions:
-            self._polls.add(body.dimensions["id"][0], body.request_uuid)
-        return reply
+        call, body = self._read(route, http, rid)
+        return route.handle(self._server, call, body)
 
     def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply:
-        call = self._call(http, rid)
-        body = _json(route, http)
+        """The steps of bot-api 0.4, in their order."""
+        call, body = self._read(route, http, rid)
         session = self._session(body.session, call)
         identity = self._server.authorize(session.bot_id, session.bot_config.bot_auth, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
@@ -252,9 +225,17 @@ class BotRoutes:
             )
         bot = codec.read_bot(doc)
         _check_stored(bot.bot_id, bot.dimensions)
-        recent = self._polls.of(bot.bot_id)
+        recent = self._server.polls.of(bot.bot_id, session.session_id)
         bot_call = BotCall(call, body.session, session, identity, bot, recent)
+        if bot_call.is_superseded:
+            log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
         return route.handle(self._server, bot_call, body)
+
+    def _read(self, route: Route, http: Request, rid: str) -> tuple[Call, Any]:
+        """Steps 1 to 4 of bot-api 0.4: who calls, and the typed body."""
+        call = self._call(http, rid)
+        self._server.refuse_bad_credentials(call)
+        return call, _json(route, http)
 
     def _session(self, token: str | None, call: Call) -> Session:
         """Steps 5 to 8 of bot-api 0.4."""
@@ -302,6 +283,26 @@ class Gate:
 
 
 _ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll)
+
+
+def _only(
+    routes: Blueprint, path: str, name: str, view: Callable[..., Response], method: str
+) -> None:
+    """A route that takes this method and no other, not even OPTIONS."""
+    routes.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
+
+
+def _unknown(rest: str) -> Response:
+    """No such path, or not with this method, in a form that bots give up on (bot-api 0.5)."""
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None:
+        raise Refusal(Code.INTERNAL, "no address map")
+    known = [m for m in ("GET", "POST") if adapter.match(method=m)[0] != request.endpoint]
+    if not known:
+        raise Refusal(Code.NOT_FOUND, f"no such path: {BOT_PATH}/{rest}")
+    allowed = ", ".join(known)
+    line = f"{request.method} is not a method of this path; use {allowed}\n"
+    return Response(line, 405, {"Allow": allowed}, content_type="text/plain; charset=utf-8")
 
 
 def _check_stored(bot_id: str, dimensions: tuple[str, ...]) -> None:

@@ -129,10 +129,12 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         owners=facts.group.owners,
         changes=changes,
     )
-    if not _is_repeat(facts.stored, request):
+    uuid = request.request_uuid or ""
+    if not _is_repeat(server, facts, uuid):
         _store(server, call, facts, update)
-    if facts.token is not Presented.SUPERSEDED:
-        server.last_seen.touch(facts.bot_id, call.now_ms, state=state)
+        if facts.token is not Presented.SUPERSEDED:
+            server.last_seen.touch(facts.bot_id, call.now_ms, state=state)
+        server.polls.add(facts.bot_id, _own_session_id(facts), uuid)
     return _reply(server, call, facts, request, decision)
 
 
@@ -210,13 +212,20 @@ def _refuse_stale(stored: Bot | None, request: PollRequest) -> None:
         )
 
 
-def _is_repeat(stored: Bot | None, request: PollRequest) -> bool:
-    """Did the bot send this poll before it claimed its task? Then it has no effect."""
-    return (
-        stored is not None
-        and bool(request.request_uuid)
-        and request.request_uuid in stored.polls_before_claim
-    )
+def _is_repeat(server: BotServer, facts: _Facts, uuid: str) -> bool:
+    """Is this the retry of a poll that was answered? Then it has no effect (bot-api 1.1).
+
+    A poll that the bot sent before its latest claim is remembered with the bot, one that
+    this process answered in memory.
+    """
+    if facts.stored is None or not uuid:
+        return False
+    answered = server.polls.of(facts.bot_id, _own_session_id(facts))
+    return uuid in facts.stored.polls_before_claim or uuid in answered
+
+
+def _own_session_id(facts: _Facts) -> str:
+    return facts.session.session_id if facts.session is not None else ""
 
 
 def _conflicts(stored: Bot | None, call: Call) -> list[str]:

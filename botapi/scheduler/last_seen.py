@@ -4,6 +4,7 @@ An idle call touches memory only. Every `FLUSH_EVERY_S` the entries whose stored
 older than `age_s` go out in one batch, so 10,000 bots cost about 167 small writes a second.
 """
 
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from botapi.store import codec
 from botapi.store.protocol import Store
 
 FLUSH_EVERY_S = 5.0
+REMEMBERED_POLLS = 16
+REMEMBERED_BOTS = 20_000
 
 
 class LastSeen:
@@ -87,6 +90,32 @@ class LastSeen:
         with self._lock:
             self._live.pop(bot_id, None)
             self._stored_ms.pop(bot_id, None)
+
+
+class RecentPolls:
+    """The latest `request_uuid`s of each bot's session that this process answered.
+
+    A repeat of one is the retry of a poll whose reply was lost (bot-api 1.1).
+    """
+
+    def __init__(self) -> None:
+        self._by_session: OrderedDict[tuple[str, str], deque[str]] = OrderedDict()
+
+    def add(self, bot_id: str, session_id: str, uuid: str) -> None:
+        """This poll was answered; no uuid is nothing to remember."""
+        if not uuid:
+            return
+        key = bot_id, session_id
+        polls = self._by_session.setdefault(key, deque(maxlen=REMEMBERED_POLLS))
+        self._by_session.move_to_end(key)
+        if uuid not in polls:
+            polls.append(uuid)
+        if len(self._by_session) > REMEMBERED_BOTS:
+            self._by_session.popitem(last=False)
+
+    def of(self, bot_id: str, session_id: str) -> tuple[str, ...]:
+        """The last sixteen."""
+        return tuple(self._by_session.get((bot_id, session_id), ()))
 
 
 def _merged(own: LiveBot, stored: LiveBot) -> LiveBot:
