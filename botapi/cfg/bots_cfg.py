@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from botpb import bots_pb2
 
 from botapi.auth.bot_auth import from_message
-from botapi.cfg.bots_rules import check
-from botapi.cfg.mistakes import BadConfig
+from botapi.cfg.bots_rules import check, warnings
+from botapi.cfg.mistakes import BadConfig, Mistake
 from botapi.cfg.places import Path, Place, places
-from botapi.cfg.text_proto import decoded, parsed
+from botapi.cfg.text_proto import ParsedFile, opened, parsed
 from botapi.domain.bot_groups import (
     ArchivePolicy,
     BotGroup,
@@ -27,11 +27,12 @@ FILE_NAME = "bots.cfg"
 
 @dataclass(frozen=True, slots=True)
 class BotsFile:
-    """The text of a bots.cfg, the scripts that it refers to, and what it means."""
+    """A bots.cfg without mistakes, the scripts that it refers to, and what it means."""
 
-    text: str
+    parsed: ParsedFile[bots_pb2.BotsCfg]
     scripts: Mapping[str, bytes]
     config: BotsConfig
+    warnings: tuple[Mistake, ...]
 
 
 def read(raw: bytes, scripts: Mapping[str, bytes]) -> BotsFile:
@@ -39,15 +40,14 @@ def read(raw: bytes, scripts: Mapping[str, bytes]) -> BotsFile:
 
     `scripts` maps the names of the files in `scripts/` to their contents.
     """
-    text = decoded(FILE_NAME, raw)
-    message = parsed(FILE_NAME, text, bots_pb2.BotsCfg())
-    where = places(text)
-    mistakes = check(message, scripts, where)
+    file = opened(FILE_NAME, raw, bots_pb2.BotsCfg())
+    mistakes = file.mistakes(check(file.message, scripts))
     if mistakes:
         raise BadConfig(mistakes)
-    named = {group.bot_config_script for group in message.bot_group}
+    named = {group.bot_config_script for group in file.message.bot_group}
     used = {name: scripts[name] for name in sorted(named & scripts.keys())}
-    return BotsFile(text, used, _meaning(message, used, where))
+    config = _meaning(file.message, used, file.where)
+    return BotsFile(file, used, config, tuple(file.mistakes(warnings(file.message))))
 
 
 def parse(raw: bytes | str, scripts: Mapping[str, bytes]) -> BotsConfig:

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from botapi.cfg import bots_cfg, pools_cfg, settings_cfg
-from botapi.cfg.mistakes import BadConfig, Mistake
+from botapi.cfg.bots_cfg import BotsFile
+from botapi.cfg.bots_rules import check_across, warnings_across
+from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Place
+from botapi.cfg.pools_cfg import PoolsFile
+from botapi.cfg.settings_cfg import SettingsFile
 from botapi.domain.bot_groups import BotsConfig, built_in
 from botapi.domain.fleet_settings import FleetSettings
 from botapi.domain.pools import PoolsConfig
@@ -49,11 +53,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a source says. Without any source: `built_in` bots, no pools, default settings."""
+    """What a source says. Without any source: `built_in` bots, no pools, default settings.
+
+    `warnings` tell what was read for nothing; they keep nothing out of force.
+    """
 
     bots: BotsConfig = field(default_factory=built_in)
     pools: PoolsConfig = field(default_factory=PoolsConfig)
     fleet: FleetSettings = field(default_factory=FleetSettings)
+    warnings: tuple[Mistake, ...] = field(default=(), compare=False)
 
 
 def read(files: Mapping[str, bytes]) -> tuple[Source, Meaning]:
@@ -81,12 +89,23 @@ def read(files: Mapping[str, bytes]) -> tuple[Source, Meaning]:
         mistakes += error.mistakes
     if bots is None or pools is None or settings is None:
         raise BadConfig(mistakes)
-    source = Source(bots.text, bots.scripts, pools.text, settings.text)
+    warnings = _compared(bots, pools, settings)
+    source = Source(bots.parsed.text, bots.scripts, pools.parsed.text, settings.parsed.text)
     size = sum(len(body) for body in source.files().values())
     if size > MAX_SOURCE_BYTES:
         said = f"too large with the other files and scripts: {size} > {MAX_SOURCE_BYTES} bytes"
         raise BadConfig([Mistake(bots_cfg.FILE_NAME, Place(1, 1), "", said)])
-    return source, Meaning(bots.config, pools.config, settings.settings)
+    return source, Meaning(bots.config, pools.config, settings.settings, warnings)
+
+
+def _compared(bots: BotsFile, pools: PoolsFile, settings: SettingsFile) -> tuple[Mistake, ...]:
+    """All warnings. Raises BadConfig with what only several files together show."""
+    file, fleet = bots.parsed, settings.settings
+    mistakes = file.mistakes(check_across(file.message, fleet))
+    if mistakes:
+        raise BadConfig(mistakes)
+    useless = file.mistakes(warnings_across(file.message, pools.config, fleet))
+    return in_order([*bots.warnings, *pools.warnings, *settings.warnings, *useless])
 
 
 def load(source: Source) -> Meaning:

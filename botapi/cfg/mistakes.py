@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from botapi.cfg.places import Place
+from botapi.cfg.places import Path, Place
+from botapi.domain.dimensions import SHOWN_VALUE_BYTES, quote
 from botapi.domain.errors import one_line
 
 MAX_MISTAKES = 200
@@ -25,14 +26,45 @@ class Mistake:
         return one_line(f"{self.file}:{self.place.line}:{self.place.column}: {said}")
 
 
+def in_order(mistakes: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    """At most `MAX_MISTAKES` of them, file by file, in the order of the file."""
+    found = sorted(mistakes, key=lambda m: (m.file, m.place.line, m.place.column))
+    return tuple(found[:MAX_MISTAKES])
+
+
 class BadConfig(Exception):
-    """A configuration that cannot be used; all its mistakes in the order of the file."""
+    """A configuration that cannot be used; all its mistakes, file by file, in their order."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        found = sorted(mistakes, key=lambda m: (m.place.line, m.place.column))
-        self.mistakes = tuple(found[:MAX_MISTAKES])
+        self.mistakes = in_order(mistakes)
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
         """Each mistake in one line."""
         return [str(mistake) for mistake in self.mistakes]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A field that is being looked at: its path, and its name in words."""
+
+    path: Path = ()
+    words: str = ""
+
+    def at(self, name: str, number: int | None = None, text: str | None = None) -> "Spot":
+        """A field below this one; `text` is quoted behind its number."""
+        words = name if number is None else f"{name} #{number}"
+        if text is not None:
+            words += f" ({shown(text)})"
+        return Spot(
+            (*self.path, (name, number or 0)), f"{self.words} / {words}" if self.words else words
+        )
+
+
+Complaint = tuple[Spot, str]
+"""A field, and what is wrong with it."""
+
+
+def shown(text: str) -> str:
+    """The text in quotes, cut when it is long."""
+    return quote(text, SHOWN_VALUE_BYTES)

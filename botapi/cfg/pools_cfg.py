@@ -1,13 +1,23 @@
 """pools.cfg from text to meaning (bot-api 7.7); every mistake in it with its place."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from botpb import pools_pb2
 
-from botapi.cfg.text_proto import decoded, parsed
-from botapi.domain.pools import Pool, PoolsConfig, SchedulingAlgorithm
+from botapi.cfg.mistakes import BadConfig, Mistake
+from botapi.cfg.places import Path, Place, places
+from botapi.cfg.pools_rules import check, regex_of, template_of, warnings
+from botapi.cfg.text_proto import ParsedFile, opened, parsed
+from botapi.domain.pools import (
+    Pool,
+    PoolsConfig,
+    SchedulingAlgorithm,
+    TaskTemplate,
+    TemplateDeployment,
+    resolve,
+)
 
 FILE_NAME = "pools.cfg"
 _MODES = ("SWARMING", "HYBRID", "RBE")
@@ -15,47 +25,100 @@ _MODES = ("SWARMING", "HYBRID", "RBE")
 
 @dataclass(frozen=True, slots=True)
 class PoolsFile:
-    """The text of a pools.cfg and what it means."""
+    """A pools.cfg without mistakes and what it means."""
 
-    text: str
+    parsed: ParsedFile[pools_pb2.PoolsCfg]
     config: PoolsConfig
+    warnings: tuple[Mistake, ...]
 
 
 def read(raw: bytes) -> PoolsFile:
     """Check a file. Raises BadConfig with every mistake."""
-    text = decoded(FILE_NAME, raw)
-    return PoolsFile(text, load(text))
+    file = opened(FILE_NAME, raw, pools_pb2.PoolsCfg())
+    mistakes = file.mistakes(check(file.message))
+    if mistakes:
+        raise BadConfig(mistakes)
+    config = _meaning(file.message, file.where)
+    return PoolsFile(file, config, tuple(file.mistakes(warnings(file.message))))
 
 
 def load(text: str) -> PoolsConfig:
-    """The meaning of a text that was accepted before. Raises BadConfig for bad syntax only."""
-    message = parsed(FILE_NAME, text, pools_pb2.PoolsCfg())
-    return PoolsConfig.of(pool for group in message.pool for pool in _pools(group))
+    """The meaning of a text that was accepted before, perhaps by an older release.
+
+    Today's rules are not applied, and what cannot be used is left out. Raises BadConfig
+    only when the text does not parse at all.
+    """
+    return _meaning(parsed(FILE_NAME, text, pools_pb2.PoolsCfg()), places(text))
 
 
-def _pools(message: pools_pb2.Pool) -> Iterator[Pool]:
+def _meaning(message: pools_pb2.PoolsCfg, where: Mapping[Path, Place]) -> PoolsConfig:
+    templates = {said.name: template_of(said) for said in message.task_template}
+    deployments = {
+        said.name: _deployment(said, templates) for said in message.task_template_deployment
+    }
+    return PoolsConfig.of(
+        pool
+        for number, said in enumerate(message.pool)
+        for pool in _pools(said, where[("pool", number),].line, templates, deployments)
+    )
+
+
+def _pools(
+    message: pools_pb2.Pool,
+    line: int,
+    templates: Mapping[str, TaskTemplate],
+    deployments: Mapping[str, TemplateDeployment],
+) -> Iterator[Pool]:
     is_lifo = message.scheduling_algorithm == pools_pb2.Pool.SCHEDULING_ALGORITHM_LIFO
+    deployment = deployments.get(message.task_template_deployment)
+    if message.HasField("task_template_deployment_inline"):
+        deployment = _deployment(message.task_template_deployment_inline, templates)
     for name in message.name:
         yield Pool(
             name=name,
             realm=message.realm,
             default_task_realm=message.default_task_realm,
             owners=tuple(message.owners),
+            task_templates=deployment,
             scheduling_algorithm=SchedulingAlgorithm.LIFO if is_lifo else SchedulingAlgorithm.FIFO,
-            informational_dimensions=tuple(map(re.compile, message.informational_dimension_re)),
+            informational_dimensions=tuple(_regexes(message.informational_dimension_re)),
             rbe_instance=message.rbe_migration.rbe_instance,
             rbe_modes=_rbe_modes(message.rbe_migration),
             effective_bot_id_dimension=message.rbe_migration.effective_bot_id_dimension,
             allowed_service_accounts=frozenset(message.allowed_service_account),
+            line=line,
         )
+
+
+def _deployment(
+    message: pools_pb2.TaskTemplateDeployment, templates: Mapping[str, TaskTemplate]
+) -> TemplateDeployment:
+    canary = template_of(message.canary) if message.HasField("canary") else None
+    return TemplateDeployment(
+        name=message.name,
+        prod=resolve(template_of(message.prod), templates),
+        canary=None if canary is None else resolve(canary, templates),
+        canary_chance=message.canary_chance,
+    )
+
+
+def _regexes(patterns: Iterable[str]) -> Iterator[re.Pattern[str]]:
+    for pattern in patterns:
+        try:
+            yield regex_of(pattern)
+        except ValueError:  # accepted by an older release; it fits nothing today
+            continue
 
 
 def _rbe_modes(message: pools_pb2.Pool.RBEMigration) -> tuple[tuple[str, int], ...]:
     """Percent per mode (bot-api 3.7); an allocation goes before `rbe_mode_percent`."""
     if not message.rbe_instance:
         return ()
-    mode = pools_pb2.Pool.RBEMigration.BotModeAllocation.BotMode
-    said = {mode.Name(entry.mode): entry.percent for entry in message.bot_mode_allocation}
-    if not said:
-        said = {"SWARMING": 100 - message.rbe_mode_percent, "RBE": message.rbe_mode_percent}
-    return tuple((name, said.get(name, 0)) for name in _MODES)
+    modes = pools_pb2.Pool.RBEMigration.BotModeAllocation
+    if not message.bot_mode_allocation:
+        percents = [100 - message.rbe_mode_percent, 0, message.rbe_mode_percent]
+    else:
+        said = {entry.mode: entry.percent for entry in message.bot_mode_allocation}
+        percents = [said.get(mode, 0) for mode in (modes.SWARMING, modes.HYBRID, modes.RBE)]
+    is_whole = sum(percents) == 100 and min(percents) >= 0
+    return tuple(zip(_MODES, percents, strict=True)) if is_whole else ()

@@ -16,7 +16,7 @@ from botapi.domain.bot_groups import ArchivePolicy, AuthMethod, BotGroup, BotsCo
 
 CONFIG = Path(__file__).parents[2] / "config"
 TRUSTED = 'trusted_dimensions: "pool"\n'
-GOOD = 'auth { ip_whitelist: "x" } dimensions: "pool:p"'
+GOOD = 'auth { ip_whitelist: "loopback" } dimensions: "pool:p"'
 DEFAULT = f"bot_group {{ {GOOD} }}\n"
 
 
@@ -82,7 +82,9 @@ def test_example_in_the_repository_is_good():
     files = {
         f"scripts/{path.name}": path.read_bytes() for path in (CONFIG / "scripts").glob("*.py")
     }
-    source, meaning = read({"bots.cfg": (CONFIG / "bots.cfg").read_bytes(), **files})
+    files |= {path.name: path.read_bytes() for path in CONFIG.glob("*.cfg")}
+    source, meaning = read(files)
+    assert meaning.warnings == ()
     config = meaning.bots
     assert config.group_of("vm3-m1--gpu0").dimensions == {
         "pool": ("ci",),
@@ -238,15 +240,57 @@ SCRIPT = {"s.py": b""}
             "require_gce_vm_token.project is empty",
         ),
         (
-            "auth { require_oidc { issuer: 'x' } }",
+            "auth { require_oidc { issuer: 'http://x' audience: 'a' subject: 's' } }",
             {},
-            "3:8: bot_group #0 / auth #1 / require_oidc: require_oidc is not supported yet",
+            "3:23: bot_group #0 / auth #1 / require_oidc / issuer: "
+            "bad require_oidc.issuer: not an https URL",
         ),
         (
-            "auth { require_client_cert { san: 'x' } }",
+            "auth { require_oidc { audience: 'a' subject: 's' } }",
             {},
-            "3:8: bot_group #0 / auth #1 / require_client_cert: "
-            "require_client_cert is not supported yet",
+            "3:8: bot_group #0 / auth #1 / require_oidc / issuer: bad require_oidc.issuer: empty",
+        ),
+        (
+            "auth { require_oidc { issuer: 'https://x' subject: 's' } }",
+            {},
+            "3:8: bot_group #0 / auth #1 / require_oidc / audience: require_oidc.audience is empty",
+        ),
+        (
+            "auth { require_oidc { issuer: 'https://x' audience: 'a' } }",
+            {},
+            "3:8: bot_group #0 / auth #1 / require_oidc: require_oidc names no subject",
+        ),
+        (
+            "auth { require_oidc { issuer: 'https://x' audience: 'a' subject: ['s', ''] } }",
+            {},
+            '3:72: bot_group #0 / auth #1 / require_oidc / subject #1 (""): empty subject',
+        ),
+        (
+            "auth { require_client_cert {} }",
+            {},
+            "3:8: bot_group #0 / auth #1 / require_client_cert: require_client_cert names no san",
+        ),
+        (
+            "auth { require_client_cert { san: 'a' san: '' } }",
+            {},
+            '3:39: bot_group #0 / auth #1 / require_client_cert / san #1 (""): empty san',
+        ),
+        (
+            "auth { require_client_cert { san: 'a,b' } }",
+            {},
+            '3:30: bot_group #0 / auth #1 / require_client_cert / san #0 ("a,b"): '
+            "a san has neither commas nor outer spaces",
+        ),
+        (
+            f"bot_archive_pin: '{'A' * 64}'",
+            {},
+            f'3:1: bot_group #0 / bot_archive_pin: not 64 hex digits: "{"A" * 64}"',
+        ),
+        (
+            f"bot_archive_pin: '{'a' * 64}' bot_archive: 'keep'",
+            {},
+            "3:1: bot_group #0 / bot_archive_pin: "
+            'bot_archive_pin and bot_archive "keep" exclude each other',
         ),
         (
             'system_service_account: "bot"',
@@ -354,10 +398,10 @@ def test_mistake_in_a_group_is_named_with_its_place(body, scripts, expected):
             f"{TRUSTED}bot_group {{ {GOOD} bot_id: 'a{{1..3}}' bot_id_prefix: 'pq' }}\n"
             f"bot_group {{ {GOOD} bot_id: 'a{{2..3}}' bot_id_prefix: 'pq' bot_id_prefix: 'p' }}",
             [
-                '3:61: bot_group #1 / bot_id #0 ("a{2..3}"): bot_id "a2" also appears in group #0',
-                '3:79: bot_group #1 / bot_id_prefix #0 ("pq"): '
+                '3:68: bot_group #1 / bot_id #0 ("a{2..3}"): bot_id "a2" also appears in group #0',
+                '3:86: bot_group #1 / bot_id_prefix #0 ("pq"): '
                 'bot_id_prefix "pq" also appears in group #0',
-                '3:99: bot_group #1 / bot_id_prefix #1 ("p"): '
+                '3:106: bot_group #1 / bot_id_prefix #1 ("p"): '
                 'ambiguous with group #0: bot_id_prefix "p" is a prefix of "pq"',
             ],
         ),
@@ -365,7 +409,7 @@ def test_mistake_in_a_group_is_named_with_its_place(body, scripts, expected):
             f"{TRUSTED}bot_group {{ {GOOD} bot_id_prefix: 'p' }}\n"
             f"bot_group {{ {GOOD} bot_id_prefix: 'pq' }}",
             [
-                '3:61: bot_group #1 / bot_id_prefix #0 ("pq"): '
+                '3:68: bot_group #1 / bot_id_prefix #0 ("pq"): '
                 'ambiguous with group #0: bot_id_prefix "p" is a prefix of "pq"',
             ],
         ),
