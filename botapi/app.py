@@ -17,7 +17,8 @@ from botapi.auth.keys import KeyRing
 from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import ArchiveBuilder, packaged_bot
-from botapi.cfg.bundle import Source
+from botapi.cfg.bundle import Meaning, Source
+from botapi.cfg.impact import impact
 from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import Clock, Rng
@@ -64,7 +65,7 @@ class Parts:
 
     def start(self) -> None:
         """Begin what runs beside the requests."""
-        self.watcher.check(self.clock.now_ms())
+        _watch(self.watcher, self.clock.now_ms())
         self.concurrency.spawn(self.offers.run)
         self.concurrency.spawn(self.sweeps.run)
 
@@ -101,7 +102,7 @@ def build(
     enrolled = EnrolledDigests(lambda host: enrolled_digest(store, host))
     unsubscribe = store.subscribe(enrolled.hear)
     config = Provider(store, clock)
-    watcher = _watcher(settings, store, config)
+    watcher = _watcher(settings, store, concurrency, config)
     archives = ArchiveBuilder(
         settings.bot_archive or packaged_bot(),
         settings.config_dir / "scripts" / "bot_config.py",
@@ -165,27 +166,54 @@ def build(
     )
 
 
-def _watcher(settings: Settings, store: Store, config: Provider) -> Watcher:
-    def push(source: Source, *, parent: str, now_ms: int) -> bool:
+def _watcher(
+    settings: Settings, store: Store, concurrency: Concurrency, config: Provider
+) -> Watcher:
+    folder = settings.config_dir
+
+    def push(source: Source, *, parent: str, now_ms: int) -> bool | None:
+        author, reason = "bots.cfg", "the file on disk changed"
+
         def audit(txn: Txn, pushed: Pushed) -> None:
             entry = codec.audit_doc(
                 at_ms=now_ms,
                 entry_id=f"config-{pushed.head.rev}",
-                actor="bots.cfg",
+                actor=author,
                 verb="config.apply",
                 target="bots.cfg",
-                reason="the file on disk changed",
+                reason=reason,
                 before=pushed.before,
                 after=pushed.head.digest,
             )
             txn.put(codec.AUDIT, entry)
 
         pushed = push_config(
-            store, source, parent=parent, author="bots.cfg", now_ms=now_ms, also=audit
+            store,
+            source,
+            parent=parent,
+            author=author,
+            now_ms=now_ms,
+            reason=reason,
+            from_disk=True,
+            also=audit,
         )
-        return not isinstance(pushed, Outdated)
+        return None if isinstance(pushed, Outdated) else pushed.is_new
 
-    return Watcher(settings.config_dir, config, push, lambda r: reject_config(store, r))
+    def guard(before: Meaning, after: Meaning) -> str:
+        change = impact(store, before, after, lambda host: enrolled_digest(store, host) is not None)
+        percent = before.fleet.max_dropped_percent
+        if not change.exceeds(percent):
+            return ""
+        return (
+            f"would drop {change.dropped} of {change.live} live bots, more than {percent} %; "
+            f"skep config preview {folder} names them, "
+            f"skep config apply {folder} --drop {change.dropped} does it all the same"
+        )
+
+    def reject(rejected: Rejected) -> None:
+        reject_config(store, rejected)
+
+    return Watcher(folder, config, push, reject, guard, concurrency.native)
 
 
 def _watch(watcher: Watcher, now_ms: int) -> None:

@@ -1,8 +1,9 @@
 """The bots.cfg in force, as immutable snapshots that never go backwards.
 
 Kind `cfg` holds `bots.cfg!<revision>` (never changed), `bots.cfg!HEAD` (which revision is
-in force) and `bots.cfg!REJECTED` (why the file on disk is not). Their bodies are made and
-read here; `transactions.push_config` writes them.
+in force), `bots.cfg!FILE` (which files on disk were acted on last) and `bots.cfg!REJECTED`
+(why the files on disk are kept out). Their bodies are made and read here;
+`transactions.push_config` writes them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,12 @@ KIND = "cfg"
 TOPIC = "cfg"
 HEAD_KEY = "bots.cfg!HEAD"
 REJECTED_KEY = "bots.cfg!REJECTED"
+FILE_KEY = "bots.cfg!FILE"
 LOOK_AGAIN_S = 2.0
 MAX_STORED_MISTAKES = 50
+MAX_REVISIONS = 1_000
+"""Revisions that are kept; a push deletes the oldest one beyond."""
+_LAST_REV = 9_999_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,8 @@ class Head:
     """Which revision is in force. Before the first one: number 0, no digest, fetched at 0.
 
     `fetched_ms` grows with every revision (bot-api 2.7); `applied_at_ms` is the time of the
-    push by the clock of the server that made it.
+    push by the clock of the server that made it. `author` is a person's name, or `bots.cfg`
+    for the files on disk.
     """
 
     rev: int = 0
@@ -38,11 +44,15 @@ class Head:
     fetched_ms: int = 0
     applied_at_ms: int = 0
     author: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A file that was kept out: its digest, when, and its mistakes, one line each."""
+    """Files that were kept out: their digest, when, and the mistakes, one line each.
+
+    The digest is that of a source when the files are good and yet kept out, else `raw:...`.
+    """
 
     digest: str
     at_ms: int
@@ -81,6 +91,12 @@ def revision_key(rev: int) -> str:
     return f"bots.cfg!{rev:010d}"
 
 
+def revision_range(before_rev: int = 0) -> tuple[str, str]:
+    """The keys of all revisions; of those before one when it is given."""
+    hi = revision_key(before_rev) if before_rev else revision_key(_LAST_REV) + "\0"
+    return revision_key(0), hi
+
+
 def revision_body(source: Source, head: Head) -> dict[str, Any]:
     """The body of a revision: what was written, by whom, when."""
     return {
@@ -105,21 +121,35 @@ def head_body(head: Head) -> dict[str, Any]:
         "fetched_ms": head.fetched_ms,
         "applied_at_ms": head.applied_at_ms,
         "author": head.author,
+        "reason": head.reason,
     }
 
 
 def read_head(doc: Doc | None) -> Head:
     """The head in `bots.cfg!HEAD`; that of the built-in file when there is none."""
-    if doc is None:
-        return Head()
-    body = doc.body
+    return Head() if doc is None else head_of(doc.body)
+
+
+def head_of(body: Mapping[str, Any]) -> Head:
+    """The head in the body of `bots.cfg!HEAD` or of a revision."""
     return Head(
         rev=body["rev"],
         digest=body["digest"],
         fetched_ms=body["fetched_ms"],
         applied_at_ms=body["applied_at_ms"],
         author=body["author"],
+        reason=body.get("reason", ""),
     )
+
+
+def file_body(digest: str) -> dict[str, Any]:
+    """The body of `bots.cfg!FILE`."""
+    return {"digest": digest}
+
+
+def read_file(doc: Doc | None) -> str:
+    """The digest in `bots.cfg!FILE`; empty when no files have been acted on."""
+    return "" if doc is None else str(doc.body["digest"])
 
 
 def rejected_body(rejected: Rejected) -> dict[str, Any]:
@@ -132,7 +162,7 @@ def rejected_body(rejected: Rejected) -> dict[str, Any]:
 
 
 def read_rejected(doc: Doc | None) -> Rejected | None:
-    """What `bots.cfg!REJECTED` says; None when the file on disk is the one in force."""
+    """What `bots.cfg!REJECTED` says; None when no files are kept out."""
     if doc is None:
         return None
     mistakes: Iterable[str] = doc.body["mistakes"]
@@ -183,8 +213,12 @@ class Provider:
         return snapshot if snapshot.fetched_ms >= seen_ms else self.latest()
 
     def rejected(self) -> Rejected | None:
-        """Why the file on disk is not in force; None when it is. Reads the store."""
+        """Why the files on disk are kept out; None when they are not. Reads the store."""
         return read_rejected(self._store.get(KIND, REJECTED_KEY)[0])
+
+    def file_digest(self) -> str:
+        """The digest of the files on disk that were acted on last. Reads the store."""
+        return read_file(self._store.get(KIND, FILE_KEY)[0])
 
     def close(self) -> None:
         """Hear no more of the store."""

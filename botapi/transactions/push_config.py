@@ -1,4 +1,4 @@
-"""Put a revision of bots.cfg in force, or note why the file on disk is kept out."""
+"""Put a revision of the configuration in force, or note why the files on disk are kept out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +26,9 @@ class Outdated:
     head: Head
 
 
+Also = Callable[[Txn, Pushed], None]
+
+
 def push_config(
     store: Store,
     source: Source,
@@ -33,50 +36,69 @@ def push_config(
     parent: str,
     author: str,
     now_ms: int,
-    also: Callable[[Txn, Pushed], None] | None = None,
+    reason: str = "",
+    from_disk: bool = False,
+    also: Also | None = None,
 ) -> Pushed | Outdated:
     """Put a checked source in force when the revision in force still has the digest `parent`.
 
     Pushing what is in force already is no change. `also` is called inside the transaction
     for a new revision, so that a person's push is audited with it; like the rest of the
-    transaction it may run twice. A source in force clears the note about a rejected file.
+    transaction it may run twice. The oldest revision beyond `MAX_REVISIONS` is deleted.
+
+    Files on disk (`from_disk`) that were acted on before are not put in force again:
+    whatever a person applied since then stays. Files that are acted on are not kept out
+    any more; so are those that were kept out when a person pushes just what they say.
     """
     digest = source.digest()
+    new = Head(0, digest, 0, now_ms, author, reason)
 
     def work(txn: Txn) -> Pushed | Outdated:
-        was, rejected = txn.get(provider.KIND, provider.HEAD_KEY, provider.REJECTED_KEY)
-        head = provider.read_head(was)
-        if rejected is not None and head.digest == digest:
+        keys = (provider.HEAD_KEY, provider.REJECTED_KEY, provider.FILE_KEY)
+        was, rejected, file = txn.get(provider.KIND, *keys)
+        head, kept_out = provider.read_head(was), provider.read_rejected(rejected)
+        is_known_file = provider.read_file(file) == digest
+        if from_disk and is_known_file and head.digest != digest:
+            outcome: Pushed | Outdated = Pushed(head, head.digest, is_new=False)
+        else:
+            outcome = _push(txn, source, new, head, parent, also)
+        is_of_file = from_disk or (kept_out is not None and kept_out.digest == digest)
+        is_news = not is_known_file or kept_out is not None
+        if isinstance(outcome, Pushed) and is_of_file and is_news:
+            txn.put(provider.KIND, _doc(provider.FILE_KEY, provider.file_body(digest)))
             txn.delete(provider.KIND, provider.REJECTED_KEY)
             txn.notify(provider.TOPIC)
-        if head.digest == digest:
-            # Our own commit, when its outcome was unknown and the transaction runs again.
-            ours = head.applied_at_ms == now_ms and head.author == author
-            return Pushed(head, parent if ours else digest, is_new=ours)
-        if head.digest != parent:
-            return Outdated(head)
-        new = Head(
-            rev=head.rev + 1,
-            digest=digest,
-            fetched_ms=max(now_ms, head.fetched_ms + 1),
-            applied_at_ms=now_ms,
-            author=author,
-        )
-        pushed = Pushed(new, parent, is_new=True)
-        revision = provider.revision_body(source, new)
-        txn.insert(provider.KIND, _doc(provider.revision_key(new.rev), revision))
-        txn.put(provider.KIND, _doc(provider.HEAD_KEY, provider.head_body(new)))
-        txn.delete(provider.KIND, provider.REJECTED_KEY)
-        txn.notify(provider.TOPIC)
-        if also is not None:
-            also(txn, pushed)
-        return pushed
+        return outcome
 
     return store.transact(work, label="push_config")
 
 
+def _push(
+    txn: Txn, source: Source, new: Head, head: Head, parent: str, also: Also | None
+) -> Pushed | Outdated:
+    """Write the revision; `new` has everything but its number and the time it was fetched."""
+    if head.digest == new.digest:
+        # Our own commit, when its outcome was unknown and the transaction runs again.
+        ours = (head.applied_at_ms, head.author) == (new.applied_at_ms, new.author)
+        return Pushed(head, parent if ours else head.digest, is_new=ours)
+    if head.digest != parent:
+        return Outdated(head)
+    fetched_ms = max(new.applied_at_ms, head.fetched_ms + 1)
+    new = replace(new, rev=head.rev + 1, fetched_ms=fetched_ms)
+    revision = provider.revision_body(source, new)
+    txn.insert(provider.KIND, _doc(provider.revision_key(new.rev), revision))
+    txn.put(provider.KIND, _doc(provider.HEAD_KEY, provider.head_body(new)))
+    if new.rev > provider.MAX_REVISIONS:
+        txn.delete(provider.KIND, provider.revision_key(new.rev - provider.MAX_REVISIONS))
+    txn.notify(provider.TOPIC)
+    pushed = Pushed(new, parent, is_new=True)
+    if also is not None:
+        also(txn, pushed)
+    return pushed
+
+
 def reject_config(store: Store, rejected: Rejected) -> None:
-    """Note why the file on disk is kept out; the same note again writes nothing."""
+    """Note why the files on disk are kept out; the same note again writes nothing."""
 
     def work(txn: Txn) -> None:
         (doc,) = txn.get(provider.KIND, provider.REJECTED_KEY)

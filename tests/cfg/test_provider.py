@@ -123,6 +123,7 @@ def test_latest_always_looks(store, clock):
     assert pool_of(provider.latest()) == ("two",)
 
 
+@pytest.mark.spec("2.7.p1", "7.5.1.2")
 def test_fresh_enough_reads_again_only_when_somebody_has_seen_more(store, clock):
     quiet = Quiet(store)
     provider = Provider(quiet, clock)
@@ -172,6 +173,14 @@ def test_rejected_tells_why_the_file_is_kept_out(store, clock):
     rejected = Rejected("raw:1", NOW, ("bots.cfg:1:1: wrong",))
     reject_config(store, rejected)
     assert provider.rejected() == rejected
+
+
+def test_file_digest_tells_which_files_were_acted_on(store, clock):
+    provider = Provider(store, clock)
+    assert provider.file_digest() == ""
+    one = source("one")
+    push_config(store, one, parent="", author="file", now_ms=NOW, from_disk=True)
+    assert provider.file_digest() == one.digest()
 
 
 def test_close_ends_the_subscription(store, clock):

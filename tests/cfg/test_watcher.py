@@ -38,12 +38,23 @@ def provider(store, clock):
 
 @pytest.fixture
 def watcher(tmp_path, store, provider):
-    return Watcher(tmp_path, provider, partial(push, store), partial(reject_config, store))
+    return watch(tmp_path, store, provider)
+
+
+def watch(folder, store, provider, *, push_with=None, guard=lambda before, after: ""):
+    """A watcher as of a process that has just started."""
+    push_with = push_with or partial(push, store)
+    return Watcher(folder, provider, push_with, partial(reject_config, store), guard)
 
 
 def push(store, source, *, parent, now_ms):
-    pushed = push_config(store, source, parent=parent, author="file", now_ms=now_ms)
-    return isinstance(pushed, Pushed)
+    pushed = push_config(store, source, parent=parent, author="file", now_ms=now_ms, from_disk=True)
+    return pushed.is_new if isinstance(pushed, Pushed) else None
+
+
+def apply(store, text, parent, now_ms=NOW):
+    """A person puts another bots.cfg in force."""
+    push_config(store, Source(text, {}), parent=parent, author="ann", now_ms=now_ms)
 
 
 def write(path, text):
@@ -114,6 +125,104 @@ def test_check_keeps_a_bad_file_out_and_the_last_good_one_in(tmp_path, watcher, 
     assert provider.rejected() == rejected
     assert provider.latest().source.bots == GOOD
     assert watcher.check(NOW + 2) is None
+
+
+def test_check_does_not_undo_what_a_person_applied(tmp_path, watcher, store, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    apply(store, OTHER, digest(GOOD), NOW + 1)
+    assert watcher.check(NOW + 2) is None
+    assert watch(tmp_path, store, provider).check(NOW + 3) is None
+    assert provider.latest().source.bots == OTHER
+    write(tmp_path / "bots.cfg", HOOKED.replace("bot_config_script", "# "))
+    assert isinstance(watcher.check(NOW + 4), Change)
+    assert provider.latest().rev == 3
+
+
+def test_check_takes_up_a_file_that_changed_while_the_server_was_down(
+    tmp_path, watcher, store, provider
+):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    write(tmp_path / "bots.cfg", OTHER)
+    assert watch(tmp_path, store, provider).check(NOW + 1) == Change(digest(GOOD), digest(OTHER))
+
+
+def test_check_of_a_database_without_a_note_about_the_files_goes_by_what_is_in_force(
+    tmp_path, watcher, store, provider
+):
+    apply(store, OTHER, "")
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW + 1) == Change(digest(OTHER), digest(GOOD))
+    assert provider.file_digest() == digest(GOOD)
+
+
+def test_check_keeps_out_a_good_file_that_the_guard_refuses(tmp_path, store, provider):
+    asked = []
+
+    def guard(before, after):
+        asked.append((pool(before.bots), pool(after.bots)))
+        return "would drop 12 of 40 live bots" if pool(after.bots) == "other" else ""
+
+    def pool(bots):
+        return bots.group_of("b").dimensions["pool"][0]
+
+    watcher = watch(tmp_path, store, provider, guard=guard)
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW) == Change("", digest(GOOD))
+    write(tmp_path / "bots.cfg", OTHER)
+    said = "bots.cfg:1:1: would drop 12 of 40 live bots"
+    assert watcher.check(NOW + 1) == Rejected(digest(OTHER), NOW + 1, (said,))
+    assert asked == [("unassigned", "default"), ("default", "other")]
+    assert provider.latest().source.bots == GOOD
+    apply(store, OTHER, digest(GOOD), NOW + 2)
+    assert provider.rejected() is None
+    assert watch(tmp_path, store, provider, guard=guard).check(NOW + 3) is None
+    assert provider.latest().rev == 2
+
+
+def test_check_asks_the_guard_nothing_about_files_that_were_acted_on(tmp_path, store, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watch(tmp_path, store, provider).check(NOW)
+    apply(store, OTHER, digest(GOOD), NOW + 1)
+    refusing = watch(tmp_path, store, provider, guard=lambda before, after: "no")
+    assert refusing.check(NOW + 2) is None
+    assert provider.rejected() is None
+
+
+def test_check_forgets_the_bad_file_when_it_is_what_it_was(tmp_path, watcher, store, provider):
+    write(tmp_path / "bots.cfg", GOOD)
+    watcher.check(NOW)
+    apply(store, OTHER, digest(GOOD), NOW + 1)
+    write(tmp_path / "bots.cfg", "x")
+    watcher.check(NOW + 2)
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW + 3) is None
+    assert provider.rejected() is None
+    assert provider.latest().source.bots == OTHER
+
+
+def test_check_reads_and_judges_where_it_is_told_to(tmp_path, store, provider):
+    """Parsing and looking at every bot may take long: not on the server's loop."""
+    ran = []
+
+    def native(fn):
+        ran.append(True)
+        assert provider.latest().rev == 0
+        return fn()
+
+    watcher = Watcher(
+        tmp_path,
+        provider,
+        partial(push, store),
+        partial(reject_config, store),
+        lambda b, a: "",
+        native,
+    )
+    write(tmp_path / "bots.cfg", GOOD)
+    assert watcher.check(NOW) == Change("", digest(GOOD))
+    assert watcher.check(NOW + 1) is None
+    assert ran == [True]
 
 
 def test_check_forgets_the_bad_file_when_it_is_mended(tmp_path, watcher, provider):
@@ -192,10 +301,8 @@ def test_check_leaves_a_good_file_that_changes_while_it_is_read(tmp_path, watche
 
 
 def test_check_tries_again_after_a_lost_race(tmp_path, store, provider):
-    outcomes = iter([False, True])
-    watcher = Watcher(
-        tmp_path, provider, lambda source, **kw: next(outcomes), partial(reject_config, store)
-    )
+    outcomes = iter([None, True])
+    watcher = watch(tmp_path, store, provider, push_with=lambda source, **kw: next(outcomes))
     write(tmp_path / "bots.cfg", GOOD)
     assert watcher.check(NOW) is None
     assert watcher.check(NOW + 1) == Change("", digest(GOOD))
@@ -207,7 +314,7 @@ def test_check_tries_again_after_an_outage(tmp_path, store, provider):
             raise Outage("down")
         return push(store, source, parent=parent, now_ms=now_ms)
 
-    watcher = Watcher(tmp_path, provider, failing, partial(reject_config, store))
+    watcher = watch(tmp_path, store, provider, push_with=failing)
     write(tmp_path / "bots.cfg", GOOD)
     with pytest.raises(Outage):
         watcher.check(NOW)
