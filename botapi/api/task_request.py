@@ -65,6 +65,9 @@ def task_request(body: TaskBody, task_id: str, authenticated: str, now_ms: int) 
     for index, slice_ in enumerate(slices):
         if slice_ in slices[:index]:
             raise refuse(f"/slices/{index}", "is the same as an earlier slice; leave it out")
+        if slice_.pool != slices[0].pool:
+            place = f"/slices/{index}/dimensions/pool"
+            raise refuse(place, "is not the pool of the first slice; a task is of one pool")
     return TaskRequest(
         task_id=task_id,
         name=_name(body, slices[0].command[0]),

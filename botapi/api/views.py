@@ -1,7 +1,7 @@
 """Domain values as the JSON of docs/api.md; the pages show the same objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -67,11 +67,26 @@ def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: s
         "failure": task.failure,
         "internal_failure": task.internal_failure,
         "killing": task.killing,
+        "cost_usd": task.cost_usd,
+        "cas_output_root": _said(task.cas_output_root),
+        "cipd_pins": _said(task.cipd_pins),
+        "missing_cas": [_said(missing) for missing in task.missing_cas],
+        "missing_cipd": [_said(missing) for missing in task.missing_cipd],
+        "performance": _said(task.performance),
         "output_bytes": max(task.output_bytes, position.committed),
         "missing_bytes": max(task.missing_bytes, position.missing_bytes),
         "output_limit_hit": position.limit_hit,
         "why": why or None,
     }
+
+
+def _said(value: Any) -> Json | None:  # noqa: ANN401 - a dataclass or None
+    """What a bot said, without what it did not say; None for nothing at all."""
+    return asdict(value, dict_factory=_without_none) if value is not None else None
+
+
+def _without_none(pairs: list[tuple[str, Any]]) -> Json:
+    return {name: value for name, value in pairs if value is not None}
 
 
 def bot_view(bot: Bot, live: LiveBot | None, expected_version: str) -> Json:

@@ -15,12 +15,15 @@ def stage_next_slice(
     otherwise: TaskState,
     now_ms: int,
     error: str = "",
+    culprit: str = "",
 ) -> Task:
     """Give up the current slice of a PENDING task; `otherwise` is the end after the last one.
 
-    Slices whose deadline has passed too are skipped (bot-api 10.4).
+    Slices whose deadline has passed too are skipped (bot-api 10.4). `culprit` is the bot
+    that is to blame.
     """
     old, was = task
+    late_ms = now_ms - request.deadline_ms(len(request.slices) - 1)
     _stage_forget(txn, old, request)
     following = [
         index
@@ -42,7 +45,9 @@ def stage_next_slice(
             modified_ms=now_ms,
             completed_ms=now_ms,
             abandoned_ms=now_ms,
+            expiration_delay_ms=max(0, late_ms) if otherwise is TaskState.EXPIRED else 0,
             internal_failure=otherwise is TaskState.BOT_DIED,
+            bot_id=culprit,
             error=error,
         )
     txn.put(codec.TASK, codec.task_doc(new, was))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.task import (
     MAX_OFFER_RETRIES,
     Offer,
@@ -138,8 +137,10 @@ def return_offer(store: Store, offer: Offer, now_ms: int, reason: str) -> bool:
             txn.notify(f"pend!{slot.queue_key}")
             return True
         request = codec.read_request(req)
-        ending = Ending(EndedBy.ABANDONED, error=f"{offer.bot_id} dropped the lease: {reason}")
-        stage_next_slice(txn, (task, task_was), request, TaskState.BOT_DIED, now_ms, ending.error)
+        error = f"{offer.bot_id} dropped the lease: {reason}"
+        stage_next_slice(
+            txn, (task, task_was), request, TaskState.BOT_DIED, now_ms, error, offer.bot_id
+        )
         return True
 
     return store.transact(work, label="return_offer")
