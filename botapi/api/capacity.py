@@ -1,25 +1,22 @@
 """Can any bot that is known run this? And when none can: what is it that none has?"""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from botapi.clock import Clock
-from botapi.domain.bot import Bot
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.matching import constraints, fits, queue_of
+from botapi.domain.matching import constraints, queue_of
 from botapi.domain.task import Slice
+from botapi.scheduler.known_bots import Constraint, any_bot
 from botapi.store import codec
-from botapi.store.protocol import MAX_ALTERNATIVES, AnyOf, Store
+from botapi.store.protocol import Store
 
 KEEP_S = 60.0
 """How long it is believed that a queue has a bot."""
 KEEP_LINE_S = 1.0
 """How long a reason for being pending is given again: many tasks share one."""
 MAX_QUEUES = 10_000
-PAGE = 500
 MAX_CONSTRAINTS_SEARCHED = 20
-
-Constraint = frozenset[str]
 
 
 class NoCapacity(Refusal):
@@ -27,16 +24,6 @@ class NoCapacity(Refusal):
 
     def __init__(self, message: str) -> None:
         super().__init__(Code.ABORTED, message)
-
-
-def tags_of(wanted: Iterable[Constraint]) -> list[AnyOf]:
-    """The constraints as tags of the kind `bot`."""
-    return [frozenset(f"d:{flat}" for flat in alternatives) for alternatives in wanted]
-
-
-def fits_one_query(wanted: Sequence[Constraint]) -> bool:
-    """Can the store answer for all of these constraints at once, with one more tag?"""
-    return sum(map(len, wanted)) < MAX_ALTERNATIVES
 
 
 @dataclass(slots=True)
@@ -75,34 +62,15 @@ class Capacity:
 
     def missing(self, wanted: Sequence[Constraint]) -> str:
         """What no bot has, as one phrase: `os:Windows`, or several of them."""
-        unmet = _nearest_miss(lambda some: self.any_bot(some) is not None, wanted)
+        unmet = _nearest_miss(lambda some: any_bot(self.store, some) is not None, wanted)
         return " and ".join("|".join(sorted(alternatives)) for alternatives in unmet)
-
-    def any_bot(self, wanted: Sequence[Constraint]) -> Bot | None:
-        """One bot with these dimensions, in whatever health; None when there is none."""
-        asked: list[Constraint] = []
-        for constraint in sorted(wanted, key=len):
-            if fits_one_query([*asked, constraint]):
-                asked.append(constraint)
-        is_exact = len(asked) == len(wanted)
-        after = None
-        while True:
-            page = self.store.find(
-                codec.BOT, tags_of(asked), after=after, limit=1 if is_exact else PAGE
-            )
-            for bot in map(codec.read_bot, page.docs):
-                if fits(frozenset(bot.dimensions), wanted):
-                    return bot
-            after = page.after
-            if after is None:
-                return None
 
     def _has_bot(self, slice_: Slice) -> bool:
         key = codec.queue_key(queue_of(slice_.dimensions))
         now = self.clock.monotonic()
         if self._known.get(key, 0.0) > now:
             return True
-        if self.any_bot(constraints(slice_.dimensions)) is None:
+        if any_bot(self.store, constraints(slice_.dimensions)) is None:
             return False
         if len(self._known) >= MAX_QUEUES:
             self._known.clear()
@@ -110,7 +78,7 @@ class Capacity:
         return True
 
     def _miss(self, slice_: Slice) -> str:
-        if self.any_bot(()) is None:
+        if any_bot(self.store, ()) is None:
             return "there are no bots yet"
         return f"no known bot has {self.missing(constraints(slice_.dimensions))}"
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from botapi.api.capacity import fits_one_query, tags_of
 from botapi.api.parts import ApiParts
 from botapi.api.views import rfc3339
 from botapi.domain.bot import BotStatus
 from botapi.domain.matching import constraints, queue_of
 from botapi.domain.task import Slice, Task, TaskRequest
+from botapi.scheduler.known_bots import fits_one_query, tags_of
 from botapi.store import codec
 from botapi.store.protocol import Doc
 

@@ -14,6 +14,7 @@ from botapi.concurrency import Concurrency
 from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
 from botapi.domain.names import new_request_id, parse_task_id, task_id
+from botapi.scheduler.known_bots import any_bot
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
 from botapi.settings import Settings
 from botapi.store import codec
@@ -27,12 +28,13 @@ from botapi.store.protocol import (
     prefix_range,
     split_key,
 )
-from botapi.transactions.bot_missing import bot_missing, run_missing
+from botapi.transactions.bot_missing import bot_missing, forget_live, run_missing
 from botapi.transactions.delete_task import delete_output, delete_task, forget_due
 from botapi.transactions.expire_slice import expire_slice
 from botapi.transactions.hold_duty import hold_duty, leave_duty
 from botapi.transactions.offer_lease import return_offer
 from botapi.transactions.repair_pending import repair_pending
+from botapi.transactions.skip_slice import skip_slice
 from botapi.transactions.update_bot import Stamp
 
 DUTY = "sweeper"
@@ -45,7 +47,7 @@ PAUSED_S = 20.0
 """A process that did nothing for so long was not up: it could not have heard any bot."""
 DAY_MS = 86_400_000
 DELETE_PIECES = 100
-EXPIRING = (codec.EVENT, codec.DEDUP, codec.AUDIT)
+EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT)
 _END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class Sweeps:
     next_silent: float = 0.0
     held_until_ms: int = 0
     next_slow: float = 0.0
+    without_bots: frozenset[Key] = frozenset()
+    """The queues in which slices waited a minute ago although no known bot could run them."""
 
     def run(self) -> None:
         """Sweep until closed."""
@@ -123,6 +127,7 @@ class Sweeps:
             done["runs"] = self._silent_runs(now_ms)
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
+            done["skipped"] = self._skip_slices(now_ms)
             done["repairs"] = self._repair()
             done["expired"] = self._delete_expired(now_ms)
             done["tasks"] = self._delete_old_tasks(now_ms)
@@ -192,6 +197,31 @@ class Sweeps:
                 )
         return done
 
+    def _skip_slices(self, now_ms: int) -> int:
+        """Slices for which there has been no bot for a minute: dimensions may flicker."""
+        done, lo, without = 0, "", set[Key]()
+        while keys := self.store.scan_keys(codec.PEND, lo, _END, limit=1):
+            queue_key = codec.queue_of_pend(keys[0])
+            pending = codec.queue_range(queue_key)
+            lo = pending[1]
+            (doc,) = self.store.get(codec.QUEUE, queue_key)
+            if doc is None or any_bot(self.store, codec.read_queue(doc).constraints):
+                continue
+            without.add(queue_key)
+            if queue_key in self.without_bots:
+                done += self._skip_queue(pending, now_ms)
+        self.without_bots = frozenset(without)
+        return done
+
+    def _skip_queue(self, pending: tuple[Key, Key], now_ms: int) -> int:
+        done = 0
+        for slot in map(codec.read_pending, self._scan(codec.PEND, *pending)):
+            (req,) = self.store.get(codec.REQ, codec.task_key(slot.task_id))
+            if req and not codec.read_request(req).slices[slot.slice_index].wait_for_capacity:
+                act = partial(skip_slice, self.store, slot.task_id, slot.slice_index, now_ms)
+                done += self._guard("skip slice", act)
+        return done
+
     def _silent_bots(self, now_ms: int) -> int:
         done = 0
         for shard in range(codec.LIVE_SHARDS):
@@ -227,6 +257,8 @@ class Sweeps:
     def _bury(self, live: LiveBot, now_ms: int) -> bool:
         (doc,) = self.store.get(codec.BOT, join_key(live.bot_id))
         if doc is None:
+            self.last_seen.forget(live.bot_id)
+            forget_live(self.store, live.bot_id)
             return False
         bot = codec.read_bot(doc)
         if bot.dead:

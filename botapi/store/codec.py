@@ -49,7 +49,11 @@ RUN = "1"
 
 @dataclass(frozen=True, slots=True)
 class LeaseSession:
-    """The lease channel of one bot; a new one replaces the old. `offer_task` points at an offer."""
+    """The lease channel of one bot; a new one replaces the old.
+
+    `offer_task` points at an offer. `effective_bot_id` is the bot's name in this channel
+    (bot-api 3.7), empty when it was not known yet.
+    """
 
     bot_id: str
     lease_session_id: str
@@ -57,6 +61,7 @@ class LeaseSession:
     opened_ms: int
     closed: bool = False
     offer_task: str = ""
+    effective_bot_id: str = ""
 
 
 def _body(value: object, was: Doc | None = None) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def oldest_first(ms: int) -> str:
 # bots
 
 
-def bot_doc(bot: Bot, was: Doc | None = None) -> Doc:
+def bot_doc(bot: Bot, was: Doc | None = None, expire_at: int | None = None) -> Doc:
     """Kind `bot`, tagged with every dimension, the status words and the version."""
     tags = {f"d:{flat}" for flat in bot.dimensions}
     tags.update(
@@ -98,7 +103,7 @@ def bot_doc(bot: Bot, was: Doc | None = None) -> Doc:
             f"v:{bot.version}",
         )
     )
-    return Doc(join_key(bot.bot_id), _body(bot, was), frozenset(tags))
+    return Doc(join_key(bot.bot_id), _body(bot, was), frozenset(tags), expire_at=expire_at)
 
 
 def read_bot(doc: Doc) -> Bot:
@@ -177,6 +182,11 @@ def read_task(doc: Doc) -> Task:
 def pend_key(queue_key: Key, priority: int, created_ms: int, task_id: str) -> Key:
     """Within a queue: priority, then age."""
     return f"{queue_key}!{priority:03d}!{oldest_first(created_ms)}!{task_id}"
+
+
+def queue_of_pend(key: Key) -> Key:
+    """The queue in the key of a pending slice."""
+    return key.rsplit("!", 3)[0]
 
 
 def pend_doc(pending: PendingSlice) -> Doc:

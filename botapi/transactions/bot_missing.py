@@ -35,6 +35,19 @@ def bot_missing(store: Store, seen: LiveBot, stamp: Stamp) -> bool:
     return store.transact(work, label="bot_missing")
 
 
+def forget_live(store: Store, bot_id: str) -> bool:
+    """Remove what was last seen of a bot that is gone itself; False when there is such a bot."""
+
+    def work(txn: Txn) -> bool:
+        if txn.get(codec.BOT, join_key(bot_id)) != [None]:
+            return False
+        txn.delete(codec.LIVE, codec.live_key(bot_id))
+        txn.delete(codec.LSESSION, join_key(bot_id))
+        return True
+
+    return store.transact(work, label="forget_live")
+
+
 def run_missing(store: Store, seen: LiveBot, run_id: str, stamp: Stamp) -> Finished | None:
     """End a run whose bot is there but has said nothing of it for the ping tolerance.
 

@@ -13,6 +13,9 @@ from botapi.store.documents import pack
 from botapi.store.protocol import Doc, Store, TooLarge, Txn, join_key
 from botapi.transactions.finish_task import stage_finish
 
+BOT_KEEP_MORE_MS = 4 * 3600 * 1000
+"""How much longer than its events a dead bot is kept (bot-api 9.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
@@ -67,7 +70,8 @@ def stage_update(
 
 
 def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
-    txn.put(codec.BOT, codec.bot_doc(change.bot, was))
+    forget_at = stamp.now_ms + stamp.keep_event_ms + BOT_KEEP_MORE_MS
+    txn.put(codec.BOT, codec.bot_doc(change.bot, was, forget_at if change.bot.dead else None))
     if was is None:
         # Silence is looked for among the bots last seen: one that is never heard of again
         # must be found there too, even if this process ends before it stores what it saw.
