@@ -153,6 +153,7 @@ class _Comparison:
         aspects |= {Aspect.DIMENSIONS} if old != new else set()
         if not aspects:
             return None, dimensions
+        dropped = self._dropped(bot, was, now) if Aspect.AUTH in aspects else ""
         change = ChangedBot(
             bot_id=bot.bot_id,
             is_live=not bot.dead,
@@ -161,8 +162,8 @@ class _Comparison:
             group_after=_words(now, new_label),
             added=tuple(sorted(new - old)),
             removed=tuple(sorted(old - new)),
-            restarts=pair.restarts,
-            dropped=self._dropped(bot, was, now) if Aspect.AUTH in aspects else "",
+            restarts=pair.restarts and not dropped,
+            dropped=dropped,
         )
         return change, dimensions
 
