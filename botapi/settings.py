@@ -209,6 +209,17 @@ class Settings:
         _seconds(1, 3600), "60", "time a bot has to claim the slice it was offered"
     )
     output_limit_bytes: int = _server(_size, "2 GiB", "stored output of one task")
+    rate_bot: int = _server(
+        _whole(0, 100_000), "200", "calls a second of one bot, twice as many at once; 0 is no limit"
+    )
+    rate_address: int = _server(
+        _whole(0, 100_000), "2000", "calls a second from one address, twice as many at once"
+    )
+    rate_refused: int = _server(
+        _whole(0, 100_000),
+        "20",
+        "calls with bad credentials a second from one address, ten times as many at once",
+    )
     sweep_s: float = _server(_seconds(0, 3600), "5", "time between two sweeps")
     event_retention_days: int = _server(_whole(1, 36500), "28", "days that bot events are kept")
     task_retention_days: int = _server(_whole(1, 36500), "90", "days that finished tasks are kept")

@@ -9,7 +9,7 @@ from botapi import app as composition
 from botapi.concurrency import Threads
 from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
-from tests.factories import bots_cfg
+from tests.factories import NO_LIMITS, bots_cfg
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import SimBot, flask_post
 
@@ -39,7 +39,11 @@ def small_bot(tmp_path_factory):
 @pytest.fixture
 def settings(tmp_path, small_bot):
     return Settings(
-        data_dir=tmp_path / "data", bot_archive=small_bot, hold_min_s=5.0, hold_max_s=5.0
+        data_dir=tmp_path / "data",
+        bot_archive=small_bot,
+        hold_min_s=5.0,
+        hold_max_s=5.0,
+        **NO_LIMITS,
     )
 
 

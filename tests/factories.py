@@ -12,6 +12,9 @@ bot_group {
 }
 """
 
+NO_LIMITS = {"rate_bot": 0, "rate_address": 0, "rate_refused": 0}
+"""Settings for tests whose clock stands still."""
+
 
 def bots_cfg(text=LOOPBACK_CFG, **scripts):
     """A bots.cfg as the server would read it from disk."""

@@ -18,7 +18,7 @@ from botapi.concurrency import Threads
 from botapi.domain.bot_groups import AuthMethod
 from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
-from tests.factories import LOOPBACK_CFG, bots_cfg
+from tests.factories import LOOPBACK_CFG, NO_LIMITS, bots_cfg
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import JSON, SimBot, flask_post
 
@@ -83,7 +83,9 @@ class Bodies:
     def __init__(self):
         folder = Path(tempfile.mkdtemp(prefix="skep-fuzz-bot-"))
         (folder / "zip_main.py").write_text("print('a bot')\n")
-        settings = Settings(data_dir=folder, bot_archive=folder, hold_min_s=0.0, hold_max_s=0.0)
+        settings = Settings(
+            data_dir=folder, bot_archive=folder, hold_min_s=0.0, hold_max_s=0.0, **NO_LIMITS
+        )
         clock, rng = FakeClock(), FakeRng()
         store = composition.memory_store(Threads(), clock, rng)
         parts = composition.build(settings, store, Threads(), clock, rng)

@@ -5,6 +5,7 @@ import zipfile
 import pytest
 
 from botapi.settings import Settings
+from tests.factories import NO_LIMITS
 from tests.transactions.stores import FAMILY, open_store
 
 SMALL_BOT = {"__main__.py": "print(1)\n", "bot_client/__init__.py": "", "config/config.json": "{}"}
@@ -26,7 +27,11 @@ def bot_archive(tmp_path):
 @pytest.fixture
 def settings(tmp_path, bot_archive):
     return Settings(
-        data_dir=tmp_path / "data", bot_archive=bot_archive, hold_min_s=5.0, hold_max_s=5.0
+        data_dir=tmp_path / "data",
+        bot_archive=bot_archive,
+        hold_min_s=5.0,
+        hold_max_s=5.0,
+        **NO_LIMITS,
     )
 
 
