@@ -11,7 +11,7 @@ from botpb import bots_pb2
 
 from botapi.auth.bot_auth import from_message
 from botapi.cfg.bots_rules import check, warnings
-from botapi.cfg.mistakes import BadConfig, Mistake
+from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Path, Place, places
 from botapi.cfg.text_proto import ParsedFile, opened, parsed
 from botapi.domain.bot_groups import (
@@ -47,7 +47,7 @@ def read(raw: bytes, scripts: Mapping[str, bytes]) -> BotsFile:
     named = {group.bot_config_script for group in file.message.bot_group}
     used = {name: scripts[name] for name in sorted(named & scripts.keys())}
     config = _meaning(file.message, used, file.where)
-    return BotsFile(file, used, config, tuple(file.mistakes(warnings(file.message))))
+    return BotsFile(file, used, config, in_order(file.mistakes(warnings(file.message))))
 
 
 def parse(raw: bytes | str, scripts: Mapping[str, bytes]) -> BotsConfig:

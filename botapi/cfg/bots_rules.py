@@ -1,7 +1,7 @@
 """The rules of bots.cfg (bot-api 7.2): a message in, every mistake out.
 
 Ours beyond upstream's: a group must assign a `pool` and cannot assign `id`, a script
-must be UTF-8 text, and an address list must be defined in settings.cfg.
+must be UTF-8 text, and address lists and issuers must be defined in settings.cfg.
 """
 
 import re
@@ -55,11 +55,15 @@ def warnings(message: bots_pb2.BotsCfg) -> Iterator[Complaint]:
 
 
 def check_across(message: bots_pb2.BotsCfg, fleet: FleetSettings) -> Iterator[Complaint]:
-    """The mistakes that only settings.cfg shows: address lists that it does not define."""
+    """The mistakes that only settings.cfg shows: address lists and issuers it does not define."""
     for here, auth in _auths(message):
         if auth.ip_whitelist and auth.ip_whitelist not in fleet.ip_lists:
             said = f"settings.cfg has no ip_allowlist {shown(auth.ip_whitelist)}"
             yield here.at("ip_whitelist"), said
+        issuer = auth.require_oidc.issuer
+        if issuer and issuer not in fleet.oidc_providers:
+            said = f"settings.cfg has no oidc_provider with the issuer {shown(issuer)}"
+            yield here.at("require_oidc").at("issuer"), said
 
 
 def warnings_across(
@@ -88,6 +92,8 @@ def _missing_setting(name: str, fleet: FleetSettings) -> str:
         return "machine_token_signer"
     if name == "require_gce_vm_token" and fleet.gce_vm_tokens is None:
         return "gce_vm_tokens"
+    if name == "require_service_account" and not fleet.oidc_providers:
+        return "oidc_provider"
     if name == "require_client_cert" and not fleet.client_cert_header:
         return "client_certs"
     return ""
@@ -222,6 +228,8 @@ def _client_cert(auth: bots_pb2.BotAuth, spot: Spot) -> Iterator[Complaint]:
             yield spot.at("san", i, name), "empty san"
         elif "," in name or name.strip() != name:
             yield spot.at("san", i, name), "a san has neither commas nor outer spaces"
+        elif name.startswith(("DNS:", "URI:")):
+            yield spot.at("san", i, name), "the san is to be written without DNS: or URI:"
 
 
 def _archive(group: bots_pb2.BotGroup, spot: Spot) -> Iterator[Complaint]:

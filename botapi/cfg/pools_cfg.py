@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from botpb import pools_pb2
 
-from botapi.cfg.mistakes import BadConfig, Mistake
+from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Path, Place, places
 from botapi.cfg.pools_rules import check, regex_of, template_of, warnings
 from botapi.cfg.text_proto import ParsedFile, opened, parsed
@@ -39,7 +39,7 @@ def read(raw: bytes) -> PoolsFile:
     if mistakes:
         raise BadConfig(mistakes)
     config = _meaning(file.message, file.where)
-    return PoolsFile(file, config, tuple(file.mistakes(warnings(file.message))))
+    return PoolsFile(file, config, in_order(file.mistakes(warnings(file.message))))
 
 
 def load(text: str) -> PoolsConfig:

@@ -165,7 +165,7 @@ def _allocation(said: pools_pb2.Pool.RBEMigration, spot: Spot) -> Iterator[Compl
             yield here.at("percent"), f"not 0 to 100: {entry.percent}"
     total = sum(entry.percent for entry in said.bot_mode_allocation)
     if said.bot_mode_allocation and total != 100:
-        yield spot.at("bot_mode_allocation", 0), f"the percents sum to {total}, not to 100"
+        yield spot.at("bot_mode_allocation"), f"the percents sum to {total}, not to 100"
 
 
 def _scheduling(pool: pools_pb2.Pool, spot: Spot) -> Iterator[Complaint]:

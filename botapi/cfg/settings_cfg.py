@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from botpb import settings_pb2
 
-from botapi.cfg.mistakes import BadConfig, Mistake
+from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.settings_rules import (
     ARCHIVE_VERSION,
     check,
@@ -55,7 +55,7 @@ def read(raw: bytes) -> SettingsFile:
     if mistakes:
         raise BadConfig(mistakes)
     settings = _meaning(file.message)
-    return SettingsFile(file, settings, tuple(file.mistakes(warnings(file.message))))
+    return SettingsFile(file, settings, in_order(file.mistakes(warnings(file.message))))
 
 
 def load(text: str) -> FleetSettings:

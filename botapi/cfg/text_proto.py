@@ -84,7 +84,7 @@ def ignored(
         values = value if descriptor.is_repeated else [value]
         reason = reasons.get(f"{message.DESCRIPTOR.name}.{descriptor.name}")
         if reason is not None:
-            yield spot.at(descriptor.name, 0 if descriptor.is_repeated else None), reason
+            yield spot.at(descriptor.name), reason
         elif descriptor.message_type is not None:
             for number, inner in enumerate(values):
                 below = spot.at(descriptor.name, number if descriptor.is_repeated else None)

@@ -42,7 +42,7 @@ class PoolsCfg(_message.Message):
     def task_template_deployment(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTemplateDeployment]: ...
     @_builtins.property
     def bot_monitoring(self) -> _containers.RepeatedCompositeFieldContainer[Global___BotMonitoring]:
-        """Must be unset."""
+        """Read and ignored."""
 
     @_builtins.property
     def default_external_services(self) -> Global___ExternalServices:
@@ -199,7 +199,7 @@ class Pool(_message.Message):
     def rbe_migration(self) -> Global___Pool.RBEMigration: ...
     @_builtins.property
     def informational_dimension_re(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keys that match are shown, and cannot be asked for by tasks."""
+        """Keys that some regex fits, in any part, are shown and cannot be asked for by tasks."""
 
     @_builtins.property
     def allowed_service_account(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62otpb/settings.proto\x12\x0fswarming.config\"\x82\t\n\x0bSettingsCfg\x12\x18\n\x10google_analytics\x18\x01 \x01(\t\x12\x1e\n\x16reusable_task_age_secs\x18\x02 \x01(\x05\x12\x1e\n\x16\x62ot_death_timeout_secs\x18\x03 \x01(\x05\x12\x1c\n\x14\x65nable_ts_monitoring\x18\x04 \x01(\x08\x12+\n\x04\x63ipd\x18\x06 \x01(\x0b\x32\x1d.swarming.config.CipdSettings\x12,\n$force_bots_to_sleep_and_not_run_task\x18\x08 \x01(\x08\x12\x14\n\x0cui_client_id\x18\t \x01(\t\x12#\n\x1b\x64isplay_server_url_template\x18\x0b \x01(\t\x12\x1a\n\x12max_bot_sleep_time\x18\x0c \x01(\x05\x12+\n\x04\x61uth\x18\r \x01(\x0b\x32\x1d.swarming.config.AuthSettings\x12\x1b\n\x13use_lifecycle_proxy\x18\x0e \x01(\x08\x12%\n\x1d\x65nable_batch_es_notifications\x18\x0f \x01(\x05\x12\x1f\n\x17\x65xtra_child_src_csp_url\x18\x10 \x01(\t\x12\x33\n\x08resultdb\x18\x13 \x01(\x0b\x32!.swarming.config.ResultDBSettings\x12)\n\x03\x63\x61s\x18\x14 \x01(\x0b\x32\x1c.swarming.config.CASSettings\x12<\n\x11traffic_migration\x18\x15 \x01(\x0b\x32!.swarming.config.TrafficMigration\x12\x36\n\x0e\x62ot_deployment\x18\x16 \x01(\x0b\x32\x1e.swarming.config.BotDeployment\x12\x32\n\x0cip_allowlist\x18\x64 \x03(\x0b\x32\x1c.swarming.config.IPAllowlist\x12\x34\n\roidc_provider\x18\x65 \x03(\x0b\x32\x1d.swarming.config.OIDCProvider\x12\x41\n\x14machine_token_signer\x18\x66 \x03(\x0b\x32#.swarming.config.MachineTokenSigner\x12\x33\n\rgce_vm_tokens\x18g \x01(\x0b\x32\x1c.swarming.config.GCEVMTokens\x12\x32\n\x0c\x63lient_certs\x18h \x01(\x0b\x32\x1c.swarming.config.ClientCerts\x12\x19\n\x11id_token_audience\x18i \x03(\t\x12\x36\n\x0etoken_exchange\x18j \x03(\x0b\x32\x1e.swarming.config.TokenExchange\x12)\n\x07rollout\x18k \x01(\x0b\x32\x18.swarming.config.Rollout\x12\x30\n\x0brelease_key\x18l \x03(\x0b\x32\x1b.swarming.config.ReleaseKey\x12\x1b\n\x13max_dropped_percent\x18m \x01(\x05\"&\n\x0c\x43ipdSettings\x12\x16\n\x0e\x64\x65\x66\x61ult_server\x18\x01 \x01(\t\"\xd5\x01\n\x0c\x41uthSettings\x12\x14\n\x0c\x61\x64mins_group\x18\x01 \x01(\t\x12\x1b\n\x13\x62ot_bootstrap_group\x18\x02 \x01(\t\x12\x1e\n\x16privileged_users_group\x18\x03 \x01(\t\x12\x13\n\x0busers_group\x18\x04 \x01(\t\x12\x1b\n\x13view_all_bots_group\x18\x05 \x01(\t\x12\x1c\n\x14view_all_tasks_group\x18\x06 \x01(\t\x12\"\n\x1a\x65nforced_realm_permissions\x18\x07 \x03(\x05\"\"\n\x10ResultDBSettings\x12\x0e\n\x06server\x18\x01 \x01(\t\"$\n\x0b\x43\x41SSettings\x12\x15\n\rviewer_server\x18\x01 \x01(\t\"\x7f\n\x10TrafficMigration\x12\x37\n\x06routes\x18\x01 \x03(\x0b\x32\'.swarming.config.TrafficMigration.Route\x1a\x32\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13route_to_go_percent\x18\x02 \x01(\x05\"\xd9\x01\n\rBotDeployment\x12\x39\n\x06stable\x18\x01 \x01(\x0b\x32).swarming.config.BotDeployment.BotPackage\x12\x39\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32).swarming.config.BotDeployment.BotPackage\x12\x16\n\x0e\x63\x61nary_percent\x18\x03 \x01(\x05\x1a:\n\nBotPackage\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0b\n\x03pkg\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"+\n\x0bIPAllowlist\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x03(\t\">\n\x0cOIDCProvider\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08jwks_uri\x18\x02 \x01(\t\x12\x0c\n\x04jwks\x18\x03 \x01(\t\"8\n\x12MachineTokenSigner\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\"O\n\x0bGCEVMTokens\x12\x10\n\x08\x61udience\x18\x01 \x03(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x0c\n\x04jwks\x18\x04 \x01(\t\"!\n\x0b\x43lientCerts\x12\x12\n\nsan_header\x18\x01 \x01(\t\"L\n\rTokenExchange\x12\x17\n\x0fservice_account\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"c\n\x07Rollout\x12\x14\n\x0cring_percent\x18\x01 \x03(\x05\x12\x11\n\tsoak_secs\x18\x02 \x01(\x05\x12\x1a\n\x12max_failed_percent\x18\x03 \x01(\x05\x12\x13\n\x0bmin_updated\x18\x04 \x01(\x05\"\x95\x01\n\nReleaseKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12.\n\x04role\x18\x03 \x01(\x0e\x32 .swarming.config.ReleaseKey.Role\"7\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RELEASE\x10\x01\x12\x0c\n\x08RECOVERY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62otpb/settings.proto\x12\x0fswarming.config\"\xa6\t\n\x0bSettingsCfg\x12\x18\n\x10google_analytics\x18\x01 \x01(\t\x12\x1e\n\x16reusable_task_age_secs\x18\x02 \x01(\x05\x12\x1e\n\x16\x62ot_death_timeout_secs\x18\x03 \x01(\x05\x12\x1c\n\x14\x65nable_ts_monitoring\x18\x04 \x01(\x08\x12+\n\x04\x63ipd\x18\x06 \x01(\x0b\x32\x1d.swarming.config.CipdSettings\x12,\n$force_bots_to_sleep_and_not_run_task\x18\x08 \x01(\x08\x12\x14\n\x0cui_client_id\x18\t \x01(\t\x12#\n\x1b\x64isplay_server_url_template\x18\x0b \x01(\t\x12\x1a\n\x12max_bot_sleep_time\x18\x0c \x01(\x05\x12+\n\x04\x61uth\x18\r \x01(\x0b\x32\x1d.swarming.config.AuthSettings\x12\x1e\n\x16\x62ot_isolate_grpc_proxy\x18\x0e \x01(\t\x12\x1f\n\x17\x62ot_swarming_grpc_proxy\x18\x0f \x01(\t\x12\x1f\n\x17\x65xtra_child_src_csp_url\x18\x10 \x01(\t\x12%\n\x1d\x65nable_batch_es_notifications\x18\x12 \x01(\x08\x12\x33\n\x08resultdb\x18\x13 \x01(\x0b\x32!.swarming.config.ResultDBSettings\x12)\n\x03\x63\x61s\x18\x14 \x01(\x0b\x32\x1c.swarming.config.CASSettings\x12<\n\x11traffic_migration\x18\x15 \x01(\x0b\x32!.swarming.config.TrafficMigration\x12\x36\n\x0e\x62ot_deployment\x18\x16 \x01(\x0b\x32\x1e.swarming.config.BotDeployment\x12\x32\n\x0cip_allowlist\x18\x64 \x03(\x0b\x32\x1c.swarming.config.IPAllowlist\x12\x34\n\roidc_provider\x18\x65 \x03(\x0b\x32\x1d.swarming.config.OIDCProvider\x12\x41\n\x14machine_token_signer\x18\x66 \x03(\x0b\x32#.swarming.config.MachineTokenSigner\x12\x33\n\rgce_vm_tokens\x18g \x01(\x0b\x32\x1c.swarming.config.GCEVMTokens\x12\x32\n\x0c\x63lient_certs\x18h \x01(\x0b\x32\x1c.swarming.config.ClientCerts\x12\x19\n\x11id_token_audience\x18i \x03(\t\x12\x36\n\x0etoken_exchange\x18j \x03(\x0b\x32\x1e.swarming.config.TokenExchange\x12)\n\x07rollout\x18k \x01(\x0b\x32\x18.swarming.config.Rollout\x12\x30\n\x0brelease_key\x18l \x03(\x0b\x32\x1b.swarming.config.ReleaseKey\x12\x1b\n\x13max_dropped_percent\x18m \x01(\x05\"&\n\x0c\x43ipdSettings\x12\x16\n\x0e\x64\x65\x66\x61ult_server\x18\x01 \x01(\t\"\xd5\x01\n\x0c\x41uthSettings\x12\x14\n\x0c\x61\x64mins_group\x18\x01 \x01(\t\x12\x1b\n\x13\x62ot_bootstrap_group\x18\x02 \x01(\t\x12\x1e\n\x16privileged_users_group\x18\x03 \x01(\t\x12\x13\n\x0busers_group\x18\x04 \x01(\t\x12\x1b\n\x13view_all_bots_group\x18\x05 \x01(\t\x12\x1c\n\x14view_all_tasks_group\x18\x06 \x01(\t\x12\"\n\x1a\x65nforced_realm_permissions\x18\x07 \x03(\x05\"\"\n\x10ResultDBSettings\x12\x0e\n\x06server\x18\x01 \x01(\t\"$\n\x0b\x43\x41SSettings\x12\x15\n\rviewer_server\x18\x01 \x01(\t\"\x7f\n\x10TrafficMigration\x12\x37\n\x06routes\x18\x01 \x03(\x0b\x32\'.swarming.config.TrafficMigration.Route\x1a\x32\n\x05Route\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1b\n\x13route_to_go_percent\x18\x02 \x01(\x05\"\xd9\x01\n\rBotDeployment\x12\x39\n\x06stable\x18\x01 \x01(\x0b\x32).swarming.config.BotDeployment.BotPackage\x12\x39\n\x06\x63\x61nary\x18\x02 \x01(\x0b\x32).swarming.config.BotDeployment.BotPackage\x12\x16\n\x0e\x63\x61nary_percent\x18\x03 \x01(\x05\x1a:\n\nBotPackage\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0b\n\x03pkg\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"+\n\x0bIPAllowlist\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x03(\t\">\n\x0cOIDCProvider\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x10\n\x08jwks_uri\x18\x02 \x01(\t\x12\x0c\n\x04jwks\x18\x03 \x01(\t\"8\n\x12MachineTokenSigner\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\"O\n\x0bGCEVMTokens\x12\x10\n\x08\x61udience\x18\x01 \x03(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x10\n\x08jwks_uri\x18\x03 \x01(\t\x12\x0c\n\x04jwks\x18\x04 \x01(\t\"!\n\x0b\x43lientCerts\x12\x12\n\nsan_header\x18\x01 \x01(\t\"L\n\rTokenExchange\x12\x17\n\x0fservice_account\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x10\n\x08\x61udience\x18\x03 \x01(\t\"c\n\x07Rollout\x12\x14\n\x0cring_percent\x18\x01 \x03(\x05\x12\x11\n\tsoak_secs\x18\x02 \x01(\x05\x12\x1a\n\x12max_failed_percent\x18\x03 \x01(\x05\x12\x13\n\x0bmin_updated\x18\x04 \x01(\x05\"\x95\x01\n\nReleaseKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12.\n\x04role\x18\x03 \x01(\x0e\x32 .swarming.config.ReleaseKey.Role\"7\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RELEASE\x10\x01\x12\x0c\n\x08RECOVERY\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,39 +32,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'botpb.settings_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SETTINGSCFG']._serialized_start=42
-  _globals['_SETTINGSCFG']._serialized_end=1196
-  _globals['_CIPDSETTINGS']._serialized_start=1198
-  _globals['_CIPDSETTINGS']._serialized_end=1236
-  _globals['_AUTHSETTINGS']._serialized_start=1239
-  _globals['_AUTHSETTINGS']._serialized_end=1452
-  _globals['_RESULTDBSETTINGS']._serialized_start=1454
-  _globals['_RESULTDBSETTINGS']._serialized_end=1488
-  _globals['_CASSETTINGS']._serialized_start=1490
-  _globals['_CASSETTINGS']._serialized_end=1526
-  _globals['_TRAFFICMIGRATION']._serialized_start=1528
-  _globals['_TRAFFICMIGRATION']._serialized_end=1655
-  _globals['_TRAFFICMIGRATION_ROUTE']._serialized_start=1605
-  _globals['_TRAFFICMIGRATION_ROUTE']._serialized_end=1655
-  _globals['_BOTDEPLOYMENT']._serialized_start=1658
-  _globals['_BOTDEPLOYMENT']._serialized_end=1875
-  _globals['_BOTDEPLOYMENT_BOTPACKAGE']._serialized_start=1817
-  _globals['_BOTDEPLOYMENT_BOTPACKAGE']._serialized_end=1875
-  _globals['_IPALLOWLIST']._serialized_start=1877
-  _globals['_IPALLOWLIST']._serialized_end=1920
-  _globals['_OIDCPROVIDER']._serialized_start=1922
-  _globals['_OIDCPROVIDER']._serialized_end=1984
-  _globals['_MACHINETOKENSIGNER']._serialized_start=1986
-  _globals['_MACHINETOKENSIGNER']._serialized_end=2042
-  _globals['_GCEVMTOKENS']._serialized_start=2044
-  _globals['_GCEVMTOKENS']._serialized_end=2123
-  _globals['_CLIENTCERTS']._serialized_start=2125
-  _globals['_CLIENTCERTS']._serialized_end=2158
-  _globals['_TOKENEXCHANGE']._serialized_start=2160
-  _globals['_TOKENEXCHANGE']._serialized_end=2236
-  _globals['_ROLLOUT']._serialized_start=2238
-  _globals['_ROLLOUT']._serialized_end=2337
-  _globals['_RELEASEKEY']._serialized_start=2340
-  _globals['_RELEASEKEY']._serialized_end=2489
-  _globals['_RELEASEKEY_ROLE']._serialized_start=2434
-  _globals['_RELEASEKEY_ROLE']._serialized_end=2489
+  _globals['_SETTINGSCFG']._serialized_end=1232
+  _globals['_CIPDSETTINGS']._serialized_start=1234
+  _globals['_CIPDSETTINGS']._serialized_end=1272
+  _globals['_AUTHSETTINGS']._serialized_start=1275
+  _globals['_AUTHSETTINGS']._serialized_end=1488
+  _globals['_RESULTDBSETTINGS']._serialized_start=1490
+  _globals['_RESULTDBSETTINGS']._serialized_end=1524
+  _globals['_CASSETTINGS']._serialized_start=1526
+  _globals['_CASSETTINGS']._serialized_end=1562
+  _globals['_TRAFFICMIGRATION']._serialized_start=1564
+  _globals['_TRAFFICMIGRATION']._serialized_end=1691
+  _globals['_TRAFFICMIGRATION_ROUTE']._serialized_start=1641
+  _globals['_TRAFFICMIGRATION_ROUTE']._serialized_end=1691
+  _globals['_BOTDEPLOYMENT']._serialized_start=1694
+  _globals['_BOTDEPLOYMENT']._serialized_end=1911
+  _globals['_BOTDEPLOYMENT_BOTPACKAGE']._serialized_start=1853
+  _globals['_BOTDEPLOYMENT_BOTPACKAGE']._serialized_end=1911
+  _globals['_IPALLOWLIST']._serialized_start=1913
+  _globals['_IPALLOWLIST']._serialized_end=1956
+  _globals['_OIDCPROVIDER']._serialized_start=1958
+  _globals['_OIDCPROVIDER']._serialized_end=2020
+  _globals['_MACHINETOKENSIGNER']._serialized_start=2022
+  _globals['_MACHINETOKENSIGNER']._serialized_end=2078
+  _globals['_GCEVMTOKENS']._serialized_start=2080
+  _globals['_GCEVMTOKENS']._serialized_end=2159
+  _globals['_CLIENTCERTS']._serialized_start=2161
+  _globals['_CLIENTCERTS']._serialized_end=2194
+  _globals['_TOKENEXCHANGE']._serialized_start=2196
+  _globals['_TOKENEXCHANGE']._serialized_end=2272
+  _globals['_ROLLOUT']._serialized_start=2274
+  _globals['_ROLLOUT']._serialized_end=2373
+  _globals['_RELEASEKEY']._serialized_start=2376
+  _globals['_RELEASEKEY']._serialized_end=2525
+  _globals['_RELEASEKEY_ROLE']._serialized_start=2470
+  _globals['_RELEASEKEY_ROLE']._serialized_end=2525
 # @@protoc_insertion_point(module_scope)

@@ -39,9 +39,10 @@ class SettingsCfg(_message.Message):
     DISPLAY_SERVER_URL_TEMPLATE_FIELD_NUMBER: _builtins.int
     MAX_BOT_SLEEP_TIME_FIELD_NUMBER: _builtins.int
     AUTH_FIELD_NUMBER: _builtins.int
-    USE_LIFECYCLE_PROXY_FIELD_NUMBER: _builtins.int
-    ENABLE_BATCH_ES_NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    BOT_ISOLATE_GRPC_PROXY_FIELD_NUMBER: _builtins.int
+    BOT_SWARMING_GRPC_PROXY_FIELD_NUMBER: _builtins.int
     EXTRA_CHILD_SRC_CSP_URL_FIELD_NUMBER: _builtins.int
+    ENABLE_BATCH_ES_NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     RESULTDB_FIELD_NUMBER: _builtins.int
     CAS_FIELD_NUMBER: _builtins.int
     TRAFFIC_MIGRATION_FIELD_NUMBER: _builtins.int
@@ -72,11 +73,13 @@ class SettingsCfg(_message.Message):
     """Where a task is shown, with one `%s`; https."""
     max_bot_sleep_time: _builtins.int
     """Longest sleep between two polls of a bot that is not given work, in seconds; 0 is 60."""
-    use_lifecycle_proxy: _builtins.bool
+    bot_isolate_grpc_proxy: _builtins.str
     """Read and ignored."""
-    enable_batch_es_notifications: _builtins.int
+    bot_swarming_grpc_proxy: _builtins.str
     """Read and ignored."""
     extra_child_src_csp_url: _builtins.str
+    """Read and ignored."""
+    enable_batch_es_notifications: _builtins.bool
     """Read and ignored."""
     max_dropped_percent: _builtins.int
     """Ours: part of the live fleet, in percent, that a change may drop unasked; 0 is 5."""
@@ -85,11 +88,17 @@ class SettingsCfg(_message.Message):
         """Read and ignored."""
 
     @_builtins.property
-    def auth(self) -> Global___AuthSettings: ...
+    def auth(self) -> Global___AuthSettings:
+        """Read and ignored: API keys say who may do what."""
+
     @_builtins.property
-    def resultdb(self) -> Global___ResultDBSettings: ...
+    def resultdb(self) -> Global___ResultDBSettings:
+        """Read and ignored."""
+
     @_builtins.property
-    def cas(self) -> Global___CASSettings: ...
+    def cas(self) -> Global___CASSettings:
+        """Read and ignored."""
+
     @_builtins.property
     def traffic_migration(self) -> Global___TrafficMigration:
         """Read and ignored."""
@@ -145,9 +154,10 @@ class SettingsCfg(_message.Message):
         display_server_url_template: _builtins.str = ...,
         max_bot_sleep_time: _builtins.int = ...,
         auth: Global___AuthSettings | None = ...,
-        use_lifecycle_proxy: _builtins.bool = ...,
-        enable_batch_es_notifications: _builtins.int = ...,
+        bot_isolate_grpc_proxy: _builtins.str = ...,
+        bot_swarming_grpc_proxy: _builtins.str = ...,
         extra_child_src_csp_url: _builtins.str = ...,
+        enable_batch_es_notifications: _builtins.bool = ...,
         resultdb: Global___ResultDBSettings | None = ...,
         cas: Global___CASSettings | None = ...,
         traffic_migration: Global___TrafficMigration | None = ...,
@@ -165,7 +175,7 @@ class SettingsCfg(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_deployment", b"bot_deployment", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "gce_vm_tokens", b"gce_vm_tokens", "resultdb", b"resultdb", "rollout", b"rollout", "traffic_migration", b"traffic_migration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_death_timeout_secs", b"bot_death_timeout_secs", "bot_deployment", b"bot_deployment", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "display_server_url_template", b"display_server_url_template", "enable_batch_es_notifications", b"enable_batch_es_notifications", "enable_ts_monitoring", b"enable_ts_monitoring", "extra_child_src_csp_url", b"extra_child_src_csp_url", "force_bots_to_sleep_and_not_run_task", b"force_bots_to_sleep_and_not_run_task", "gce_vm_tokens", b"gce_vm_tokens", "google_analytics", b"google_analytics", "id_token_audience", b"id_token_audience", "ip_allowlist", b"ip_allowlist", "machine_token_signer", b"machine_token_signer", "max_bot_sleep_time", b"max_bot_sleep_time", "max_dropped_percent", b"max_dropped_percent", "oidc_provider", b"oidc_provider", "release_key", b"release_key", "resultdb", b"resultdb", "reusable_task_age_secs", b"reusable_task_age_secs", "rollout", b"rollout", "token_exchange", b"token_exchange", "traffic_migration", b"traffic_migration", "ui_client_id", b"ui_client_id", "use_lifecycle_proxy", b"use_lifecycle_proxy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_death_timeout_secs", b"bot_death_timeout_secs", "bot_deployment", b"bot_deployment", "bot_isolate_grpc_proxy", b"bot_isolate_grpc_proxy", "bot_swarming_grpc_proxy", b"bot_swarming_grpc_proxy", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "display_server_url_template", b"display_server_url_template", "enable_batch_es_notifications", b"enable_batch_es_notifications", "enable_ts_monitoring", b"enable_ts_monitoring", "extra_child_src_csp_url", b"extra_child_src_csp_url", "force_bots_to_sleep_and_not_run_task", b"force_bots_to_sleep_and_not_run_task", "gce_vm_tokens", b"gce_vm_tokens", "google_analytics", b"google_analytics", "id_token_audience", b"id_token_audience", "ip_allowlist", b"ip_allowlist", "machine_token_signer", b"machine_token_signer", "max_bot_sleep_time", b"max_bot_sleep_time", "max_dropped_percent", b"max_dropped_percent", "oidc_provider", b"oidc_provider", "release_key", b"release_key", "resultdb", b"resultdb", "reusable_task_age_secs", b"reusable_task_age_secs", "rollout", b"rollout", "token_exchange", b"token_exchange", "traffic_migration", b"traffic_migration", "ui_client_id", b"ui_client_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,7 +454,7 @@ class GCEVMTokens(_message.Message):
     JWKS_URI_FIELD_NUMBER: _builtins.int
     JWKS_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
-    """Empty is Google's."""
+    """Empty is Google's; that of another one needs `jwks_uri` or `jwks`, or is asked for them."""
     jwks_uri: _builtins.str
     jwks: _builtins.str
     @_builtins.property
@@ -575,6 +585,7 @@ class ReleaseKey(_message.Message):
     public_key: _builtins.str
     """Ed25519: 32 bytes in base64."""
     role: Global___ReleaseKey.Role.ValueType
+    """Unset is RELEASE."""
     def __init__(
         self,
         *,
