@@ -24,6 +24,7 @@ from botapi.domain.bot import Bot
 from botapi.domain.bot_event import CallInfo
 from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.rbe_config import RbeConfig, resolve
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
 from botapi.settings import Settings
@@ -190,15 +191,19 @@ class BotServer:
             return bot_call.token
         return self.token(self.refreshed(bot_call.session, bot_call.call))
 
-    def session_config(self, group: BotGroup, call: Call) -> BotConfig:
-        """The snapshot of a group that a session carries (bot-api 2.1)."""
+    def session_config(
+        self, group: BotGroup, call: Call, rbe: RbeConfig, effective_bot_id: str = ""
+    ) -> BotConfig:
+        """The snapshot of a group and its pools that a session carries (bot-api 2.1)."""
         return BotConfig(
             expiry_ms=call.now_ms + SESSION_LIFE_MS,
             debug_info=debug_info(call),
             bot_auth=group.auth,
             system_service_account=group.system_service_account,
             logs_cloud_project=group.logs_cloud_project,
-            rbe_instance=RBE_INSTANCE,
+            rbe_instance=rbe.instance or RBE_INSTANCE,
+            rbe_effective_bot_id=effective_bot_id,
+            rbe_effective_bot_id_dimension=rbe.effective_key,
         )
 
     def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
@@ -235,10 +240,19 @@ def read_state(value: object) -> tuple[dict[str, Any], list[str]]:
     return value, []
 
 
-def rbe_settings() -> dict[str, object]:
-    """The `rbe` object of handshake and poll (bot-api 1.3); all four keys always."""
+def rbe_config(bot_id: str, group: BotGroup, snapshot: Snapshot) -> RbeConfig:
+    """What pools.cfg says about the lease channel of a bot of this group (bot-api 3.7)."""
+    return resolve(bot_id, group.dimensions.get("pool", ()), snapshot.pools)
+
+
+def rbe_settings(rbe: RbeConfig) -> dict[str, object]:
+    """The `rbe` object of handshake and poll (bot-api 1.3); all four keys always.
+
+    The instance is the one in pools.cfg, else our own; `hybrid_mode` is never true, which
+    would oblige the server to hand out tasks in polls (bot-api 3.5).
+    """
     return {
-        "instance": RBE_INSTANCE,
+        "instance": rbe.instance or RBE_INSTANCE,
         "hybrid_mode": False,
         "sleep": 0,
         "poll_token": "legacy",

@@ -79,6 +79,10 @@ class Bot:
     polls_before_claim: tuple[str, ...] = ()
     swaps: tuple[SessionSwap, ...] = ()
     note: str = ""
+    rbe_effective_bot_id: str = ""
+    """Its name in the lease channel (bot-api 3.7); empty where that is the bot id."""
+    admin_quarantine: str = ""
+    """Why an admin keeps it from work (bot-api 9.3), empty when none does."""
     event_count: int = 0
     """Events kept so far: orders those of one millisecond."""
 
@@ -86,6 +90,11 @@ class Bot:
     def health(self) -> Health:
         """Both reasons together."""
         return Health(self.quarantined, self.maintenance)
+
+    @property
+    def admin_complaints(self) -> list[str]:
+        """What an admin has against this bot, as a further reason of bot-api 6.2."""
+        return [f"quarantined by an admin: {self.admin_quarantine}"] * bool(self.admin_quarantine)
 
     @property
     def is_busy(self) -> bool:

@@ -63,6 +63,10 @@ class Work:
 
 Decision = Update | Restart | Sleep | Work
 
+SOON_SHARE = 0.05
+SOON_S = 1.0
+FOREVER_STREAK = 1_000
+"""The streak with which all bots sleep while settings.cfg forces them to."""
 NO_SESSION = "no session token in the poll"
 
 
@@ -83,6 +87,17 @@ def decide(facts: PollFacts) -> Decision:
     if facts.health.maintenance:
         return Sleep(10, 60, refresh=True)
     return Work(facts.rbe_idle)
+
+
+def sleep_s(streak: int, max_s: float, roll: float) -> float:
+    """The back-off of a bot that is to sleep, in seconds (bot-api 3.4).
+
+    `streak` counts its idle cycles, `max_s` is `max_bot_sleep_time`. `roll` is drawn from
+    [0, 1): one time in twenty the bot comes back at once, to hear of changes.
+    """
+    if roll >= 1 - SOON_SHARE:
+        return SOON_S
+    return float(min(max_s, 1.5 ** (min(streak, 10) + 1)))
 
 
 def treats_as_foreign(archive_policy: str, *, is_ours: bool, known_version: bool) -> bool:

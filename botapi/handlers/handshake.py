@@ -11,6 +11,7 @@ from botapi.bot_call import (
     Reply,
     call_info,
     debug_info,
+    rbe_config,
     rbe_settings,
     read_state,
     skep_settings,
@@ -24,8 +25,11 @@ from botapi.domain.names import check_bot_id, is_session_id
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.update_bot import state_problem, update_bot
+from botapi.wire_json import dumps
 
 MAX_VERSION_CHARS = 128
+MAX_INITIAL_DIMENSIONS_BYTES = 16 * 1024
+"""Most JSON kept of the dimensions that a bot sent before its hooks ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +62,13 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     problem = state_problem(state)
     if problem:
         complaints, state = [*complaints, problem], {}
+    rbe = rbe_config(bot_id, group, snapshot)
+    complaints += [rbe.conflict] if rbe.conflict else []
     health = health_of(state, dims, complaints)
     state = {
         **explain_in_state(state, health),
         "handshaking": True,
-        "initial_dimensions": dims if not complaints else {},
+        "initial_dimensions": _kept(dims),
     }
     (doc,) = server.store.get(codec.BOT, join_key(bot_id))
     before = codec.read_bot(doc) if doc is not None else None
@@ -93,7 +99,7 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
         bot_id=bot_id,
         session_id=session_id,
         expiry_ms=call.now_ms + SESSION_LIFE_MS,
-        bot_config=server.session_config(group, call),
+        bot_config=server.session_config(group, call, rbe),
         last_seen_config_ms=snapshot.fetched_ms,
         handshake_config_hash=handshake_config_hash(group),
         epoch=epoch,
@@ -108,10 +114,15 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
         "bot_config_name": group.script_name or "bot_config.py",
         "bot_config_rev": server.archives.hooks_digest(),
         "bot_group_cfg": {"dimensions": {k: list(v) for k, v in group.dimensions.items()}},
-        "rbe": rbe_settings(),
+        "rbe": rbe_settings(rbe),
     }
     if group.script:
         body["bot_config"] = group.script.decode()
     if request.skep is not None:
         body["skep"] = skep_settings(server.settings)
     return Reply(body)
+
+
+def _kept(dims: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The dimensions as sent, unless there is no end of them."""
+    return dims if len(dumps(dims)) <= MAX_INITIAL_DIMENSIONS_BYTES else {}

@@ -1,7 +1,9 @@
 """The life-cycle channel: gather facts, ask the rule, answer with one command (bot-api 3)."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, assert_never
 
 from botapi.auth.botsession import BadToken, Session, is_expired, is_too_old
@@ -11,6 +13,7 @@ from botapi.bot_call import (
     Call,
     Reply,
     call_info,
+    rbe_config,
     rbe_settings,
     read_state,
     skep_settings,
@@ -30,6 +33,7 @@ from botapi.domain.bot_groups import BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id, is_request_uuid
 from botapi.domain.poll import (
+    FOREVER_STREAK,
     NO_SESSION,
     Decision,
     PollFacts,
@@ -39,8 +43,10 @@ from botapi.domain.poll import (
     Update,
     Work,
     decide,
+    sleep_s,
     treats_as_foreign,
 )
+from botapi.domain.rbe_config import EffectiveId, RbeConfig, effective_id
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.update_bot import state_problem, update_bot
@@ -48,11 +54,15 @@ from botapi.transactions.update_bot import state_problem, update_bot
 MAX_DIMENSION_VALUES = 180
 """Every value is an index entry; a bot with more is quarantined."""
 MAX_VERSION_CHARS = 128
+REMEMBERED_DROPS = 20_000
+"""Bots for which it is remembered that the drop of a trusted dimension was logged."""
 FOREIGN_NOTE = (
     "runs an archive this server never made; it is left alone until bots.cfg says "
     'bot_archive: "keep" for its group, or an admin installs ours'
 )
 KEEP_NOTE = 'keeps an archive of its own: its group says bot_archive: "keep"'
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +90,8 @@ class _Facts:
     identity: Identity
     stored: Bot | None
     dims: tuple[str, ...] | None
+    rbe: RbeConfig
+    effective_bot_id: str
     state: Mapping[str, Any]
     complaints: tuple[str, ...]
 
@@ -92,6 +104,9 @@ class _Facts:
 
 def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     """Answer with the command of bot-api 3.2, and keep what the bot says of itself."""
+    fleet = server.config.cached().fleet
+    if fleet.force_sleep:
+        return _all_asleep(server, call, request, fleet.max_bot_sleep_s)
     if not is_request_uuid(request.request_uuid or ""):
         raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     facts = _read(server, call, request)
@@ -138,8 +153,24 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     return _reply(server, call, facts, request, decision)
 
 
+def _all_asleep(server: BotServer, call: Call, request: PollRequest, max_s: float) -> Reply:
+    """The emergency stop of settings.cfg: every bot sleeps, whoever it is (bot-api 3.4).
+
+    Nothing is recorded but that a bot with a good session is alive, so that a long stop
+    does not bury the fleet.
+    """
+    token, session = _session_of(server, call, request.session)
+    if session is not None and token is Presented.VALID:
+        server.last_seen.touch(session.bot_id, call.now_ms)
+    duration = sleep_s(FOREVER_STREAK, max_s, server.rng.uniform(0, 1))
+    body: dict[str, object] = {"cmd": "sleep", "duration": round(duration, 3)}
+    if request.skep is not None:
+        body["skep"] = skep_settings(server.settings)
+    return Reply(body)
+
+
 def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
-    """Steps 1 to 9 of bot-api 3.1."""
+    """Steps 1 to 11 of bot-api 3.1."""
     token, session = _session_of(server, call, request.session)
     dims = request.dimensions or {}
     claimed_id = (dims.get("id") or [""])[0]
@@ -156,16 +187,10 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
     stored = codec.read_bot(doc) if doc is not None else None
     if session is not None and stored is not None and stored.session_id != session.session_id:
         token = Presented.SUPERSEDED
-    if sum(map(len, dims.values())) > MAX_DIMENSION_VALUES:
-        complaints = [f"more than {MAX_DIMENSION_VALUES} dimension values"]
-    else:
-        complaints = dimensions.validate(dims)
+    complaints = _dimension_complaints(dims)
     if bot_id != claimed_id:
         complaints.append(f'the dimension id is "{claimed_id}", the session belongs to "{bot_id}"')
-    flat = None
-    if not complaints:
-        trusted = snapshot.bots.trusted_dimensions
-        flat = dimensions.flatten(dimensions.overlay(dims, group.dimensions, trusted))
+    merged = None if complaints else _merged(bot_id, dims, group, snapshot)
     state, wrong = read_state(request.state)
     complaints += wrong
     problem = state_problem(state)
@@ -173,12 +198,58 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
         complaints, state = [*complaints, problem], {}
     if not _version(request):
         complaints.append("the bot does not say which version it runs")
+    rbe = rbe_config(bot_id, group, snapshot)
+    name = effective_id(bot_id, merged, rbe) if merged is not None else EffectiveId()
+    complaints += filter(None, [rbe.conflict, name.problem])
     if token is Presented.ABSENT:
         complaints.append(NO_SESSION)
-    complaints += _conflicts(stored, call)
+    complaints += _standing_complaints(stored, call)
     return _Facts(
-        bot_id, token, session, snapshot, group, identity, stored, flat, state, tuple(complaints)
+        bot_id=bot_id,
+        token=token,
+        session=session,
+        snapshot=snapshot,
+        group=group,
+        identity=identity,
+        stored=stored,
+        dims=None if merged is None else dimensions.flatten(merged),
+        rbe=rbe,
+        effective_bot_id=name.bot_id or _former_effective_id(session),
+        state=state,
+        complaints=tuple(complaints),
     )
+
+
+def _dimension_complaints(dims: Mapping[str, list[str]]) -> list[str]:
+    if sum(map(len, dims.values())) > MAX_DIMENSION_VALUES:
+        return [f"more than {MAX_DIMENSION_VALUES} dimension values"]
+    return dimensions.validate(dims)
+
+
+def _merged(
+    bot_id: str, dims: Mapping[str, list[str]], group: BotGroup, snapshot: Snapshot
+) -> dict[str, list[str]]:
+    """The bot's dimensions with its group's word above its own (bot-api 3.1 step 7, 7.2)."""
+    trusted = snapshot.bots.trusted_dimensions
+    dropped = dimensions.dropped_keys(dims, group.dimensions, trusted)
+    if dropped:
+        _say_dropped(bot_id, dropped)
+    return dimensions.overlay(dims, group.dimensions, trusted)
+
+
+@lru_cache(maxsize=REMEMBERED_DROPS)
+def _say_dropped(bot_id: str, keys: tuple[str, ...]) -> None:
+    """Log it once; the bot says the same at every poll."""
+    log.warning(
+        'bot "%s": only its group may set the trusted dimensions %s; its own are dropped',
+        bot_id,
+        ", ".join(keys),
+    )
+
+
+def _former_effective_id(session: Session | None) -> str:
+    """What is kept when it could not be computed this time (bot-api 2.6)."""
+    return session.bot_config.rbe_effective_bot_id if session is not None else ""
 
 
 def _version(request: PollRequest) -> str:
@@ -228,22 +299,29 @@ def _own_session_id(facts: _Facts) -> str:
     return facts.session.session_id if facts.session is not None else ""
 
 
-def _conflicts(stored: Bot | None, call: Call) -> list[str]:
-    """Two processes that keep taking one bot id from each other are shown, not served."""
+def _standing_complaints(stored: Bot | None, call: Call) -> list[str]:
+    """What does not stand in the call: an admin's word, and two processes with one bot id.
+
+    Two that keep taking the id from each other are shown, not served.
+    """
     if stored is None:
         return []
     recent = [swap for swap in stored.swaps if swap.at_ms > call.now_ms - SWAP_WINDOW_MS]
     if len(recent) < SWAPS_TO_QUARANTINE:
-        return []
+        return stored.admin_complaints
     ends = sorted({swap.external_ip for swap in recent} | {stored.external_ip})
-    return [f"two processes use this bot id: {', '.join(ends)}"]
+    return [*stored.admin_complaints, f"two processes use this bot id: {', '.join(ends)}"]
 
 
 def _changes(facts: _Facts, call: Call, *, foreign: bool) -> dict[str, Any]:
     if facts.token is Presented.SUPERSEDED:
         return _swapped(facts, call)
     note = KEEP_NOTE if facts.group.bot_archive == "keep" else FOREIGN_NOTE
-    return {"note": note if foreign else ""}
+    name = facts.effective_bot_id
+    return {
+        "note": note if foreign else "",
+        "rbe_effective_bot_id": "" if name == facts.bot_id else name,
+    }
 
 
 def _swapped(facts: _Facts, call: Call) -> dict[str, Any]:
@@ -258,9 +336,14 @@ def _swapped(facts: _Facts, call: Call) -> dict[str, Any]:
 
 
 def _news(facts: _Facts, changes: Mapping[str, Any]) -> str:
-    """A note about a foreign bot is told once in its events too."""
-    note = str(changes.get("note", ""))
-    return note if facts.stored is None or note != facts.stored.note else ""
+    """A note about a foreign bot and a new effective id are told once in its events too."""
+    stored = facts.stored or new_bot(facts.bot_id, (), 0)
+    note = str(changes.get("note", stored.note))
+    name = str(changes.get("rbe_effective_bot_id", stored.rbe_effective_bot_id))
+    lines = [note] if note != stored.note else []
+    if name != stored.rbe_effective_bot_id:
+        lines.append(f"the effective bot id is {name or facts.bot_id}")
+    return "\n".join(filter(None, lines))
 
 
 def _session_id(facts: _Facts) -> str:
@@ -320,14 +403,16 @@ def _reply(
         case Sleep(low, high, refresh):
             body = {"cmd": "sleep", "duration": round(server.rng.uniform(low, high), 3)}
         case Work():
-            body = {"cmd": "rbe", "rbe": rbe_settings()}
+            body = {"cmd": "rbe", "rbe": rbe_settings(facts.rbe)}
         case _:
             assert_never(decision)
     if refresh and facts.session is not None:
         body["session"] = server.token(
             replace(
                 server.refreshed(facts.session, call),
-                bot_config=server.session_config(facts.group, call),
+                bot_config=server.session_config(
+                    facts.group, call, facts.rbe, facts.effective_bot_id
+                ),
                 last_seen_config_ms=facts.snapshot.fetched_ms,
             )
         )
