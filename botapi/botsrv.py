@@ -50,7 +50,7 @@ from botapi.handlers import (
     task_update,
 )
 from botapi.store import codec
-from botapi.store.protocol import Outage, StoreError, TooLarge, join_key
+from botapi.store.protocol import StoreError, TooLarge, join_key
 from botapi.wire_json import WireError, decoder, dumps
 
 BOT_PATH = "/swarming/api/v1/bot"
@@ -378,13 +378,9 @@ def _too_large(error: BodyTooLarge) -> Response:
 
 
 def _outage(error: StoreError) -> Response:
-    """The store cannot answer: nothing was acknowledged, try again."""
+    """The store cannot answer: nothing was acknowledged, try again (bots do so at a 5xx only)."""
     log.error("store: %s", error)
-    code = Code.ABORTED
-    if isinstance(error, Outage):
-        code = Code.UNAVAILABLE
-    elif isinstance(error, TooLarge):
-        code = Code.INVALID_ARGUMENT
+    code = Code.INVALID_ARGUMENT if isinstance(error, TooLarge) else Code.UNAVAILABLE
     line = f"rpc error: code = {code.wire_name} desc = {one_line(str(error))}\n"
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")
