@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from botpb import bots_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,18 @@ def one_group(body, scripts=None):
     return mistakes(f"{TRUSTED}bot_group {{ {GOOD} bot_id: 'ok'\n{body}\n}}", scripts)
 
 
+@pytest.mark.spec(
+    "7.1.1.1",
+    "7.1.1.2",
+    "7.1.2.1",
+    "7.1.2.2",
+    "7.1.2.4",
+    "7.1.2.6",
+    "7.1.2.7",
+    "7.1.2.8",
+    "7.1.2.10",
+    "7.1.2.12",
+)
 def test_parse_reads_every_field():
     text = """
         trusted_dimensions: ["pool", "zone"]
@@ -104,6 +117,7 @@ def test_first_file_asks_the_default_group_for_the_enrolled_secret():
     assert "host ids that begin so" not in first_bots_cfg.TEXT
 
 
+@pytest.mark.spec("7.1.2.7")
 def test_read_keeps_only_the_scripts_that_are_named():
     text = f'{TRUSTED}bot_group {{ {GOOD} bot_config_script: "a.py" }}'
     files = {"bots.cfg": text.encode(), "scripts/a.py": b"A", "scripts/b.py": b"B"}
@@ -113,6 +127,7 @@ def test_read_keeps_only_the_scripts_that_are_named():
     assert bundle.load(source) == meaning
 
 
+@pytest.mark.spec("7.6.p1")
 def test_load_forgets_the_name_of_a_script_that_is_gone():
     group = load(f'bot_group {{ {GOOD} bot_config_script: "a.py" }}', {}).groups[0]
     assert (group.script_name, group.script) == ("", b"")
@@ -128,6 +143,7 @@ def test_load_raises_when_the_text_does_not_parse():
         load("bot_group {", {})
 
 
+@pytest.mark.spec("B.1.10")
 def test_digest_is_that_of_the_specification():
     three = {"settings.cfg": b"", "pools.cfg": b"", "bots.cfg": b""}
     assert bundle_digest(three) == "0NpkIis/WMci8PDKkLD3PB/t8B86nbBVjyD59iosjOM"
@@ -177,6 +193,26 @@ def test_syntax_error_in_a_long_line_stays_short():
 SCRIPT = {"s.py": b""}
 
 
+@pytest.mark.spec(
+    "7.2.1.3",
+    "7.2.1.4",
+    "7.2.1.5",
+    "7.2.1.6",
+    "7.2.1.9",
+    "7.2.1.10",
+    "7.2.1.11",
+    "7.2.1.12",
+    "7.2.1.13",
+    "7.2.1.14",
+    "7.2.1.15",
+    "7.2.1.16",
+    "7.2.1.17",
+    "7.2.1.18",
+    "7.2.1.19",
+    "7.1.2.9",
+    "7.1.2.8",
+    "7.1.2.7",
+)
 @pytest.mark.parametrize(
     ("body", "scripts", "expected"),
     [
@@ -374,6 +410,17 @@ def test_mistake_in_a_group_is_named_with_its_place(body, scripts, expected):
     assert one_group(body, scripts) == ["bots.cfg:" + expected]
 
 
+@pytest.mark.spec(
+    "7.2.1.1",
+    "7.2.1.2",
+    "7.2.1.4",
+    "7.2.1.5",
+    "7.2.1.6",
+    "7.2.1.7",
+    "7.2.1.8",
+    "7.1.1.1",
+    "7.1.2.4",
+)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -419,6 +466,7 @@ def test_mistake_of_the_whole_file_is_named_with_its_place(text, expected):
     assert mistakes(text) == ["bots.cfg:" + line for line in expected]
 
 
+@pytest.mark.spec("7.2.1.13")
 def test_system_service_account_may_be_the_bot_when_some_entry_asks_for_an_account():
     text = f"""{TRUSTED}bot_group {{ {GOOD}
       auth {{ require_service_account: "a@b.c" }} system_service_account: "bot" }}"""
@@ -447,6 +495,47 @@ def test_parse_raises_nothing_but_bad_config(text):
     with pytest.raises(BadConfig) as caught:
         parse(text.encode("utf-8", "surrogatepass"), {})
     assert all(line.isprintable() for line in caught.value.lines())
+
+
+@pytest.mark.spec("7.p1", "7.1.p1", "7.1.2.3")
+def test_every_field_has_its_upstream_number_or_one_of_ours():
+    def numbers(message):
+        return {field.name: field.number for field in message.DESCRIPTOR.fields}
+
+    assert bots_pb2.DESCRIPTOR.package == "swarming.config"
+    assert numbers(bots_pb2.BotsCfg) == {"trusted_dimensions": 1, "bot_group": 2}
+    assert numbers(bots_pb2.BotGroup) == {
+        "bot_id": 1,
+        "bot_id_prefix": 2,
+        "auth": 20,
+        "owners": 21,
+        "dimensions": 22,
+        "bot_config_script": 23,
+        "system_service_account": 24,
+        "bot_config_script_content": 25,
+        "bot_config_script_rev": 26,
+        "logs_cloud_project": 27,
+        "rbe_migration": 28,
+        "bot_archive": 100,
+        "bot_archive_pin": 101,
+    }
+    assert numbers(bots_pb2.BotAuth) == {
+        "require_luci_machine_token": 1,
+        "require_service_account": 2,
+        "ip_whitelist": 3,
+        "require_gce_vm_token": 4,
+        "log_if_failed": 5,
+        "require_luci_machine_token_secure": 6,
+        "require_enrolled_secret": 100,
+        "require_oidc": 101,
+        "require_client_cert": 102,
+    }
+    assert numbers(bots_pb2.BotGroup.RbeMigration) == {
+        "rbe_mode_percent": 1,
+        "enable_rbe_on": 2,
+        "disable_rbe_on": 3,
+        "hybrid_mode": 4,
+    }
 
 
 def test_methods_are_the_same_after_a_trip_through_a_session_token():

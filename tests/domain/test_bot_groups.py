@@ -46,12 +46,14 @@ def naive_group_of(groups, bot_id):
     return next((g for g in groups if not g.bot_ids and not g.prefixes), UNASSIGNED)
 
 
+@pytest.mark.spec("7.4.1.1", "7.4.1.2", "7.4.1.3", "7.4.1.4", "7.4.1.5", "7.1.1.2")
 @settings(deadline=None, max_examples=30)
 @given(groups=st.lists(GROUPS, max_size=4), bot_id=IDS)
 def test_group_of_equals_the_naive_reference(groups, bot_id):
     assert BotsConfig.of(["pool"], groups).group_of(bot_id) is naive_group_of(groups, bot_id)
 
 
+@pytest.mark.spec("7.4.1.1", "7.4.1.2", "7.4.1.3", "7.4.1.4")
 def test_group_of_takes_exact_before_prefix_before_default():
     by_id, by_prefix = group("vm1"), group(prefixes=("vm", "vm1-"))
     longer, default = group(prefixes=("vm1-x",)), group()
@@ -66,11 +68,13 @@ def test_group_of_takes_exact_before_prefix_before_default():
     assert config.group_of("other--vm1") is default
 
 
+@pytest.mark.spec("7.4.1.3", "7.1.2.2")
 def test_group_of_matches_prefixes_against_the_host_id_only():
     config = BotsConfig.of(["pool"], [group(prefixes=("vm1--g",))])
     assert config.group_of("vm1--gpu") is UNASSIGNED
 
 
+@pytest.mark.spec("7.4.1.5")
 def test_group_of_is_unassigned_and_unsatisfiable_when_no_group_fits():
     assert BotsConfig.of(["pool"], []).group_of("x") is UNASSIGNED
     assert UNASSIGNED.auth == ()
@@ -175,6 +179,7 @@ def expressions(draw):
     return expression, [f"{head}{number}{tail}" for number in numbers]
 
 
+@pytest.mark.spec("7.1.2.1")
 @settings(deadline=None, max_examples=30)
 @given(case=expressions())
 def test_expand_bot_ids_equals_naive_enumeration(case):
@@ -189,6 +194,7 @@ def test_expand_bot_ids_raises_nothing_but_value_error(expression):
         assert all(isinstance(bot_id, str) for bot_id in expand_bot_ids(expression))
 
 
+@pytest.mark.spec("B.1.11", "B.1.12", "2.4.1.1", "2.4.1.2", "2.4.1.3")
 def test_handshake_config_hash_is_that_of_the_specification():
     only_pool = handshake_config_hash(BotGroup(dimensions={"pool": ("ci",)}))
     assert only_pool.hex() == "58ca0e2f49a04935876a318899386e13ca8870e617671bd9bf242cb6b0953362"
@@ -201,6 +207,7 @@ def test_handshake_config_hash_is_that_of_the_specification():
     assert handshake_config_hash(with_script).hex() == expected
 
 
+@pytest.mark.spec("2.4.p1")
 def test_handshake_config_hash_ignores_what_takes_effect_silently():
     plain = BotGroup(dimensions={"pool": ("ci",)})
     changed = BotGroup(
