@@ -6,28 +6,40 @@ It knows everything, so that nobody else has to.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
 
-from botapi import api, web
+from botapi import __version__, api, web
 from botapi.api.server import ApiServer
 from botapi.auth.bootstrap import EnrolledDigests
 from botapi.auth.keys import KeyRing
 from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
-from botapi.cfg.archive_builder import ArchiveBuilder, packaged_bot
+from botapi.auth.release_signing import (
+    DEVELOPMENT,
+    Trust,
+    development_key,
+    key_id_of,
+    public_bytes,
+    sign_manifest,
+)
+from botapi.cfg.archive_builder import SourceReader, packaged_bot
 from botapi.cfg.bundle import Meaning, Source
 from botapi.cfg.impact import impact
 from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import Clock, Rng
+from botapi.cfg.releases import Build, Releases
 from botapi.concurrency import Concurrency
 from botapi.door import Door, internal_error
 from botapi.scheduler.last_seen import LastSeen
+from botapi.domain.manifest import Label
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.sweeps import Sweeps
 from botapi.settings import Settings
+from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.store import codec
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
@@ -38,9 +50,8 @@ from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
 
 log = logging.getLogger(__name__)
-
-LOOK_AGAIN_S = 30.0
-"""How often a request looks at the bot's sources by itself; `_News` does it every second."""
+from botapi.transactions.register_source import Signer, register_source
+from botapi.transactions.remember_version import remember_version
 
 
 @dataclass(slots=True)
@@ -54,7 +65,7 @@ class Parts:
     store: Store
     config: Provider
     watcher: Watcher
-    archives: ArchiveBuilder
+    archives: Releases
     offers: Offers
     last_seen: LastSeen
     sweeps: Sweeps
@@ -103,12 +114,7 @@ def build(
     unsubscribe = store.subscribe(enrolled.hear)
     config = Provider(store, clock)
     watcher = _watcher(settings, store, concurrency, config)
-    archives = ArchiveBuilder(
-        settings.bot_archive or packaged_bot(),
-        settings.config_dir / "scripts" / "bot_config.py",
-        clock,
-        look_again_s=LOOK_AGAIN_S,
-    )
+    archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
     last_seen = LastSeen(store, settings.seen_flush_s)
     news = _News(config, archives, offers)
@@ -123,6 +129,7 @@ def build(
         look=news.look,
         ready_ms=clock.now_ms(),
         holder=f"{rng.randbits(64):016x}",
+        rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
     )
     bots = BotServer(
         store=store,
@@ -162,7 +169,52 @@ def build(
             archives=archives,
             last_seen=last_seen,
         ),
-        stop=[unsubscribe, keys.close, config.close],
+        stop=[unsubscribe, keys.close, config.close, archives.close],
+    )
+
+
+def _releases(
+    settings: Settings,
+    store: Store,
+    config: Provider,
+    keys: KeyRing,
+    concurrency: Concurrency,
+    clock: Clock,
+    rng: Rng,
+) -> Releases:
+    def trust() -> Trust:
+        said = config.cached().fleet.release_keys
+        own = [public_bytes(development_key(key)) for key in keys.keys(DEVELOPMENT)]
+        return Trust(
+            {key.key_id: key.public_key for key in said}, {key_id_of(key): key for key in own}
+        )
+
+    def register(build: Build) -> None:
+        key = development_key(keys.keys(DEVELOPMENT)[-1])
+        key_id = key_id_of(public_bytes(key))
+        register_source(
+            store,
+            build,
+            signer=Signer(key_id, partial(sign_manifest, key, Label.DEVELOPMENT, key_id)),
+            server_version=__version__,
+            rule=config.cached().fleet.rollout,
+            now_ms=clock.now_ms(),
+            change_id=f"{rng.randbits(96):024x}",
+        )
+
+    return Releases(
+        store,
+        SourceReader(
+            settings.bot_archive or packaged_bot(),
+            settings.config_dir / "scripts" / "bot_config.py",
+            clock,
+        ),
+        config,
+        clock,
+        concurrency,
+        trust=trust,
+        register=register,
+        remember=lambda version, release: remember_version(store, version, release, clock.now_ms()),
     )
 
 
@@ -233,7 +285,7 @@ class _News:
     """Tells held bots to come back when the archive or bots.cfg has changed."""
 
     config: Provider
-    archives: ArchiveBuilder
+    archives: Releases
     offers: Offers
     seen: tuple[int, int] | None = None
 
@@ -242,6 +294,7 @@ class _News:
         now = (self.config.cached().rev, self.archives.generation())
         if self.seen not in {None, now}:
             self.offers.release_held()
+        self.archives.look()
         self.seen = now
 
 

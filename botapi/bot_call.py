@@ -16,7 +16,6 @@ from botapi.auth.botsession import (
 )
 from botapi.auth.credentials import Identity, Presented, authorize_bot
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
-from botapi.cfg.archive_builder import ArchiveBuilder
 from botapi.cfg.provider import Provider, Snapshot
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
@@ -25,6 +24,7 @@ from botapi.domain.bot_event import CallInfo
 from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
+from botapi.cfg.releases import Releases
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
 from botapi.settings import Settings
@@ -126,7 +126,7 @@ class BotServer:
     keys: KeyRing
     enrolled: EnrolledDigests
     config: Provider
-    archives: ArchiveBuilder
+    archives: Releases
     offers: Offers
     last_seen: LastSeen
     polls: RecentPolls = field(default_factory=RecentPolls)
@@ -211,11 +211,12 @@ class BotServer:
         group = snapshot.bots.group_of(bot.bot_id)
         if handshake_config_hash(group) != session.handshake_config_hash:
             return True
-        return bot.version != self.archive_version(call) and not bot.note
+        expected = self.expected_version(bot.bot_id, group, call)
+        return bot.version != expected and not bot.note
 
-    def archive_version(self, call: Call) -> str:
-        """The version a bot of ours should run that reaches us under this call's URL."""
-        return self.archives.archive(call.base_url).version
+    def expected_version(self, bot_id: str, group: BotGroup, call: Call) -> str:
+        """The version that this bot, which proved who it is, should run (bot-api 8.3)."""
+        return self.archives.expected_version(bot_id, group, call.base_url)
 
 
 def debug_info(call: Call) -> DebugInfo:

@@ -1,6 +1,7 @@
 """Bots and their events."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from botapi.api import cursors, queries
 from botapi.api.parts import MANY, ApiParts, Json, Query
@@ -94,6 +95,8 @@ def _views(parts: ApiParts, docs: Sequence[Doc], base_url: str) -> list[Json]:
             bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots
         ]
 
+    with suppress(BadArchive):
+        parts.archives.warm(base_url)
     return parts.concurrency.native(build) if len(docs) > MANY else build()
 
 
@@ -106,9 +109,4 @@ def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:
     group = parts.config.cached().bots.group_of(bot.bot_id)
     if group.bot_archive is ArchivePolicy.KEEP or bot.note:
         return ""
-    try:
-        if parts.archives.is_current(bot.version):
-            return bot.version
-        return parts.archives.archive(base_url).version
-    except BadArchive:
-        return ""
+    return parts.archives.peek(bot.bot_id, group, bot.version, base_url)

@@ -7,8 +7,8 @@ from typing import Any
 from botapi.api.capacity import Capacity
 from botapi.api.waits import Waits
 from botapi.auth.keys import KeyRing
-from botapi.cfg.archive_builder import ArchiveBuilder
 from botapi.cfg.provider import Provider
+from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.scheduler.last_seen import LastSeen
@@ -34,7 +34,7 @@ class ApiParts:
     settings: Settings
     keys: KeyRing
     config: Provider
-    archives: ArchiveBuilder
+    archives: Releases
     last_seen: LastSeen
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)

@@ -9,8 +9,11 @@ import binascii
 import hashlib
 import io
 import json
+import re
+import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,10 +21,17 @@ CONFIG_JSON = "config/config.json"
 HOOKS = "config/bot_config.py"
 MAIN = "__main__.py"
 MAX_COMMENT_BYTES = 0xFFFF
+MAX_MEMBERS = 5_000
+MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+MAX_RATIO = 200
+"""Most bytes that one byte of a zip may unpack to, once it is more than `RATIO_FREE_BYTES`."""
+RATIO_FREE_BYTES = 1024 * 1024
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
 _PRIVATE = ".cipdpkg/"
+_ENCRYPTED = 0x1
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class BadArchive(Exception):
@@ -74,28 +84,68 @@ def pack(members: Mapping[str, bytes]) -> Archive:
     return Archive(content_digest(members), packed.getvalue())
 
 
-def unpack(content: bytes, max_bytes: int = 64 * 1024 * 1024) -> dict[str, bytes]:
+def unpack(content: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, bytes]:
     """The members of a zip made elsewhere, without folders and packaging notes.
 
-    Raises BadArchive when it is not a zip, is damaged, has a member twice, or unpacks to
-    more than `max_bytes`.
+    Raises BadArchive when it is not a zip, is damaged or encrypted, has a member twice, a
+    link, a name that leaves the archive or that two systems would read differently, too
+    many members, or unpacks to more than `max_bytes` or out of proportion.
     """
-    members: dict[str, bytes] = {}
-    left = max_bytes
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for info in archive.infolist():
-                if info.is_dir() or info.filename.startswith(_PRIVATE):
-                    continue
-                if info.filename in members:
-                    raise BadArchive(f"member {info.filename!r} is in it twice")
-                left -= info.file_size
-                if left < 0:
-                    raise BadArchive(f"unpacks to more than {max_bytes} bytes")
-                members[info.filename] = archive.read(info)
-    except (zipfile.BadZipFile, binascii.Error, EOFError, OSError, RuntimeError, ValueError) as e:
+            infos = archive.infolist()
+            _check_infos(infos, len(content), max_bytes)
+            return {info.filename: archive.read(info) for info in infos if _is_wanted(info)}
+    except (
+        *(zipfile.BadZipFile, binascii.Error, zlib.error),
+        *(EOFError, OSError, RuntimeError, ValueError),
+    ) as e:
         raise BadArchive(f"not a readable zip: {e}") from None
-    return members
+
+
+def _is_wanted(info: zipfile.ZipInfo) -> bool:
+    return not info.is_dir() and not info.filename.startswith(_PRIVATE)
+
+
+def _check_infos(infos: list[zipfile.ZipInfo], packed: int, max_bytes: int) -> None:
+    """Everything that can be told before a byte is unpacked."""
+    if len(infos) > MAX_MEMBERS:
+        raise BadArchive(f"more than {MAX_MEMBERS} members")
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > max_bytes:
+        raise BadArchive(f"unpacks to more than {max_bytes} bytes")
+    if unpacked > max(RATIO_FREE_BYTES, MAX_RATIO * packed):
+        raise BadArchive(f"unpacks to more than {MAX_RATIO} times its size")
+    for info in infos:
+        _check_info(info)
+    files = [info.filename for info in infos if not info.is_dir()]
+    _check_clashes(files)
+
+
+def _check_info(info: zipfile.ZipInfo) -> None:
+    name = info.orig_filename
+    _check_name(name.removesuffix("/") if info.is_dir() else name)
+    if info.flag_bits & _ENCRYPTED:
+        raise BadArchive(f"member {name!r} is encrypted")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG}:
+        raise BadArchive(f"member {name!r} is neither a file nor a folder")
+
+
+def _check_clashes(names: list[str]) -> None:
+    """No name twice, none twice but for its case, none that is a folder of another."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.get(name.lower())
+        if other is not None:
+            twice = "is in it twice" if other == name else f"differs from {other!r} by case only"
+            raise BadArchive(f"member {name!r} {twice}")
+        seen[name.lower()] = name
+    for name in names:
+        parts = name.lower().split("/")
+        for depth in range(1, len(parts)):
+            if "/".join(parts[:depth]) in seen:
+                raise BadArchive(f"member {name!r} lies below a file")
 
 
 def with_comment(content: bytes, text: str) -> bytes:
@@ -132,5 +182,5 @@ def _check_name(name: str) -> None:
     parts = name.split("/")
     if not name.isascii() or not name.isprintable() or "\\" in name:
         raise BadArchive(f"member name is not plain ASCII: {name!r}")
-    if {"", ".", ".."} & {*parts}:
+    if {"", ".", ".."} & {*parts} or _DRIVE.match(name):
         raise BadArchive(f"member name is not a clean relative path: {name!r}")

@@ -109,10 +109,12 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     )
     body: dict[str, object] = {
         "session": server.token(session),
-        "bot_version": server.archive_version(call),
+        "bot_version": server.expected_version(bot_id, group, call),
         "server_version": __version__,
         "bot_config_name": group.script_name or "bot_config.py",
-        "bot_config_rev": server.archives.hooks_digest(),
+        "bot_config_rev": server.archives.hooks_digest(
+            server.archives.expected_release(bot_id, group)
+        ),
         "bot_group_cfg": {"dimensions": {k: list(v) for k, v in group.dimensions.items()}},
         "rbe": rbe_settings(rbe),
     }

@@ -116,9 +116,9 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     foreign = treats_as_foreign(
         facts.group.bot_archive,
         is_ours=facts.is_ours,
-        known_version=server.archives.knows(version),
+        known_version=server.archives.knows(version) or bool(facts.group.archive_pin),
     )
-    expected = server.archive_version(call)
+    expected = server.expected_version(facts.bot_id, facts.group, call)
     decision = decide(
         PollFacts(
             token=facts.token,

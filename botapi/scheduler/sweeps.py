@@ -16,6 +16,7 @@ from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
 from botapi.domain.names import new_request_id, parse_task_id, task_id
 from botapi.scheduler.known_bots import any_bot
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
+from botapi.scheduler.rollout import Rollouts
 from botapi.settings import Settings
 from botapi.store import codec
 from botapi.store.protocol import (
@@ -69,6 +70,7 @@ class Sweeps:
     last_seen: LastSeen
     watch: Callable[[int], None]
     look: Callable[[], None]
+    rollouts: Rollouts
     ready_ms: int
     holder: str
     closed: bool = False
@@ -125,6 +127,7 @@ class Sweeps:
             self.next_silent = self.clock.monotonic() + every_s
             done["bots"] = self._silent_bots(now_ms)
             done["runs"] = self._silent_runs(now_ms)
+        self._guard("rollout", lambda: self.rollouts.round(now_ms))
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
             done["skipped"] = self._skip_slices(now_ms)

@@ -1,21 +1,13 @@
-"""Archives from a folder that is edited while the server runs, and from a foreign zip."""
+"""Sources in a folder that is edited while the server runs, and in a foreign zip."""
 
-import hashlib
 import io
 import zipfile
 
 import pytest
 
-from botapi.cfg.archive_builder import (
-    MAX_URLS,
-    MAX_VERSIONS,
-    ArchiveBuilder,
-    packaged_bot,
-)
-from botapi.cfg.bot_archive import BadArchive, config_json, content_digest, pack, unpack
+from botapi.cfg.archive_builder import SourceReader, packaged_bot
+from botapi.cfg.bot_archive import BadArchive, content_digest, pack
 from tests.auth.fixed import FixedClock
-
-URL = "https://skep.example.com"
 
 
 @pytest.fixture
@@ -41,8 +33,8 @@ def hooks(tmp_path):
 
 
 @pytest.fixture
-def builder(folder, hooks, clock):
-    return ArchiveBuilder(folder, hooks, clock)
+def reader(folder, hooks, clock):
+    return SourceReader(folder, hooks, clock)
 
 
 def write(path, text):
@@ -57,103 +49,85 @@ EXPECTED = {
     "bot_client/__init__.py": b"",
     "bot_client/zip_main.py": b"print('bot')\n",
     "bot_client/runtimes/__init__.py": b"# runtimes\n",
-    "config/config.json": config_json(URL),
 }
 
 
-def test_archive_holds_the_package_its_main_and_the_server(builder):
-    archive = builder.archive(URL)
-    assert unpack(archive.content) == EXPECTED
-    assert archive == pack(EXPECTED)
-    assert builder.problem() == ""
+def test_sources_are_the_package_and_its_main(reader):
+    sources = reader.current()
+    assert sources.members == EXPECTED
+    assert sources.digest == content_digest(EXPECTED)
+    assert sources.hooks is None
+    assert reader.problem() == ""
 
 
-def test_archive_holds_the_hooks_when_there_are_some(builder, hooks, clock):
-    assert builder.hooks_digest() == hashlib.sha256(b"").hexdigest()
+@pytest.mark.spec("8.1.1.1")
+def test_hooks_are_read_beside_the_members_when_there_are_some(reader, hooks, clock):
+    before = reader.current()
     write(hooks, "# hooks\n")
     clock.advance(1)
-    archive = builder.archive(URL)
-    assert unpack(archive.content) == EXPECTED | {"config/bot_config.py": b"# hooks\n"}
-    assert builder.hooks_digest() == hashlib.sha256(b"# hooks\n").hexdigest()
+    after = reader.current()
+    assert (after.hooks, after.members, after.digest) == (
+        b"# hooks\n",
+        before.members,
+        before.digest,
+    )
 
 
-def test_archive_is_kept_while_the_sources_do_not_change(builder, clock):
-    first = builder.archive(URL)
+def test_sources_are_kept_while_they_do_not_change(reader, clock):
+    first = reader.current()
     clock.advance(5)
-    assert builder.archive(URL) is first
+    assert reader.current() is first
 
 
-def test_archive_differs_by_server(builder):
-    one, other = builder.archive(URL), builder.archive("http://localhost:1")
-    assert one.version != other.version
-    assert builder.knows(one.version)
-    assert builder.knows(other.version)
-    assert not builder.knows("0" * 64)
-
-
-def test_archive_follows_an_edit_within_a_second(builder, folder, clock):
-    before = builder.archive(URL)
+def test_edit_is_read_within_a_second(reader, folder, clock):
+    before = reader.current()
     write(folder / "extra.py", "x = 1\n")
     clock.advance(0.9)
-    assert builder.archive(URL) is before
+    assert reader.current() is before
     clock.advance(0.1)
-    after = builder.archive(URL)
-    assert unpack(after.content) == EXPECTED | {"bot_client/extra.py": b"x = 1\n"}
-    assert builder.knows(before.version)
-    assert builder.is_current(after.version)
-    assert not builder.is_current(before.version)
+    after = reader.current()
+    assert after.members == EXPECTED | {"bot_client/extra.py": b"x = 1\n"}
+    assert after.digest != before.digest
 
 
-def test_generation_grows_when_other_sources_come_into_service(builder, folder, clock):
-    before = builder.generation()
-    clock.advance(1)
-    assert builder.generation() == before
-    write(folder / "extra.py", "x = 1\n")
-    clock.advance(1)
-    assert builder.generation() == before + 1
+def test_last_good_sources_stay_when_they_break(reader, folder, clock):
+    before = reader.current()
     write(folder / "extra.py", "def (:\n")
     clock.advance(1)
-    assert builder.generation() == before + 1
-
-
-def test_archive_stays_the_last_good_one_when_the_sources_break(builder, folder, clock):
-    before = builder.archive(URL)
-    write(folder / "extra.py", "def (:\n")
-    clock.advance(1)
-    assert builder.archive(URL) is before
-    problem = builder.problem()
+    assert reader.current() is before
+    problem = reader.problem()
     assert problem.startswith(f"bot archive: {folder}: bot_client/extra.py does not parse: ")
     assert "\n" not in problem
     clock.advance(1)
-    assert builder.archive(URL) is before
+    assert reader.current() is before
     (folder / "extra.py").unlink()
     clock.advance(1)
-    assert builder.archive(URL) is before
-    assert builder.problem() == ""
+    assert reader.current() is before
+    assert reader.problem() == ""
 
 
-def test_archive_is_mended_by_a_further_edit(builder, folder, clock):
-    builder.archive(URL)
+def test_broken_sources_are_mended_by_a_further_edit(reader, folder, clock):
+    reader.current()
     write(folder / "extra.py", "\0")
     clock.advance(1)
-    builder.archive(URL)
-    assert "does not parse" in builder.problem()
+    reader.current()
+    assert "does not parse" in reader.problem()
     write(folder / "extra.py", "x = 2\n")
     clock.advance(1)
-    assert "bot_client/extra.py" in unpack(builder.archive(URL).content)
-    assert builder.problem() == ""
+    assert "bot_client/extra.py" in reader.current().members
+    assert reader.problem() == ""
 
 
-def test_archive_stays_the_last_good_one_when_a_name_cannot_be_carried(builder, folder, clock):
-    before = builder.archive(URL)
+def test_last_good_sources_stay_when_a_name_cannot_be_carried(reader, folder, clock):
+    before = reader.current()
     write(folder / "grün.py", "")
     clock.advance(1)
-    assert builder.archive(URL) is before
-    assert "not plain ASCII" in builder.problem()
+    assert reader.current() is before
+    assert "not plain ASCII" in reader.problem()
 
 
-def test_archive_leaves_an_edit_in_progress_for_the_next_look(builder, folder, clock, monkeypatch):
-    before = builder.archive(URL)
+def test_edit_in_progress_is_left_for_the_next_look(reader, folder, clock, monkeypatch):
+    before = reader.current()
     write(folder / "a.py", "A = 1\n")
     read_bytes = type(folder).read_bytes
 
@@ -164,57 +138,25 @@ def test_archive_leaves_an_edit_in_progress_for_the_next_look(builder, folder, c
 
     monkeypatch.setattr(type(folder), "read_bytes", and_meanwhile_the_editor_goes_on)
     clock.advance(1)
-    assert builder.archive(URL) is before
+    assert reader.current() is before
     clock.advance(1)
-    assert {"bot_client/a.py", "bot_client/b.py"} <= {*unpack(builder.archive(URL).content)}
+    assert {"bot_client/a.py", "bot_client/b.py"} <= {*reader.current().members}
 
 
 @pytest.mark.parametrize(
     ("missing", "said"),
     [("zip_main.py", "there is no zip_main.py in it"), ("", "there is no such folder or file")],
 )
-def test_archive_raises_when_there_has_never_been_a_good_one(
-    folder, hooks, clock, tmp_path, missing, said
-):
+def test_sources_that_were_never_good_raise(folder, hooks, clock, tmp_path, missing, said):
     if missing:
         (folder / missing).unlink()
-    builder = ArchiveBuilder(folder if missing else tmp_path / "nowhere", hooks, clock)
+    reader = SourceReader(folder if missing else tmp_path / "nowhere", hooks, clock)
     with pytest.raises(BadArchive, match=said):
-        builder.archive(URL)
-    assert said in builder.problem()
+        reader.current()
+    assert said in reader.problem()
 
 
-def test_archive_keeps_a_bounded_number_of_servers(builder):
-    archives = [builder.archive(f"http://h{n}") for n in range(MAX_URLS + 1)]
-    assert builder.archive(f"http://h{MAX_URLS}") is archives[-1]
-    assert builder.archive("http://h0") is not archives[0]
-    assert builder.archive("http://h0") == archives[0]
-
-
-def test_archive_of_sources_that_changed_while_it_was_packed_is_not_kept(
-    builder, folder, clock, monkeypatch
-):
-    def pack_slowly(members):
-        monkeypatch.undo()
-        write(folder / "extra.py", "x = 1\n")
-        clock.advance(1)
-        builder.archive("http://other")
-        return pack(members)
-
-    builder.generation()
-    monkeypatch.setattr("botapi.cfg.archive_builder.pack", pack_slowly)
-    assert unpack(builder.archive(URL).content) == EXPECTED
-    assert "bot_client/extra.py" in unpack(builder.archive(URL).content)
-
-
-def test_archive_forgets_old_versions(builder, monkeypatch):
-    monkeypatch.setattr("botapi.cfg.archive_builder.MAX_VERSIONS", 2)
-    versions = [builder.archive(f"http://h{n}").version for n in range(3)]
-    assert [builder.knows(version) for version in versions] == [False, True, True]
-    assert MAX_VERSIONS > MAX_URLS
-
-
-def test_foreign_zip_is_served_with_its_generated_members_replaced(tmp_path, hooks, clock):
+def test_foreign_zip_keeps_its_members_but_the_configuration(tmp_path, hooks, clock):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("__main__.py", "theirs")
@@ -224,34 +166,27 @@ def test_foreign_zip_is_served_with_its_generated_members_replaced(tmp_path, hoo
         archive.writestr("bot_code/x.py", "this is Python 2: print 1")
     source = tmp_path / "swarming_bot.zip"
     source.write_bytes(packed.getvalue())
-    builder = ArchiveBuilder(source, hooks, clock)
-    expected = {
+    assert SourceReader(source, hooks, clock).current().members == {
         "__main__.py": b"theirs",
-        "config/config.json": config_json(URL),
         "config/bot_config.py": b"# theirs",
         "bot_code/x.py": b"this is Python 2: print 1",
     }
-    assert unpack(builder.archive(URL).content) == expected
-    assert builder.archive(URL).version == content_digest(expected)
-    write(hooks, "# ours")
-    clock.advance(1)
-    assert unpack(builder.archive(URL).content) == expected | {"config/bot_config.py": b"# ours"}
 
 
 @pytest.mark.parametrize("broken", [b"not a zip", pack({"a.py": b""}).content])
 def test_foreign_zip_that_is_no_bot_leaves_the_last_good_one(tmp_path, hooks, clock, broken):
     source = tmp_path / "bot.zip"
     source.write_bytes(pack({"__main__.py": b""}).content)
-    builder = ArchiveBuilder(source, hooks, clock)
-    before = builder.archive(URL)
+    reader = SourceReader(source, hooks, clock)
+    before = reader.current()
     source.write_bytes(broken)
     clock.advance(1)
-    assert builder.archive(URL) is before
-    assert str(source) in builder.problem()
+    assert reader.current() is before
+    assert str(source) in reader.problem()
 
 
-def test_source_that_cannot_be_read_leaves_the_last_good_one(builder, folder, clock, monkeypatch):
-    before = builder.archive(URL)
+def test_source_that_cannot_be_read_leaves_the_last_good_one(reader, folder, clock, monkeypatch):
+    before = reader.current()
     write(folder / "extra.py", "")
 
     def refuse(self):
@@ -259,21 +194,20 @@ def test_source_that_cannot_be_read_leaves_the_last_good_one(builder, folder, cl
 
     monkeypatch.setattr(type(folder), "read_bytes", refuse)
     clock.advance(1)
-    assert builder.archive(URL) is before
-    assert builder.problem().endswith("cannot be read: Permission denied")
+    assert reader.current() is before
+    assert reader.problem().endswith("cannot be read: Permission denied")
 
 
-def test_source_with_a_dangling_link_is_reported(builder, folder, clock):
-    before = builder.archive(URL)
+def test_source_with_a_dangling_link_is_reported(reader, folder, clock):
+    before = reader.current()
     (folder / "gone.py").symlink_to("nowhere")
     write(folder / "extra.py", "")
     clock.advance(1)
-    assert builder.archive(URL) is before
-    assert "cannot be read" in builder.problem()
+    assert reader.current() is before
+    assert "cannot be read" in reader.problem()
 
 
-def test_packaged_bot_is_beside_this_package_and_builds(hooks, clock):
-    archive = ArchiveBuilder(packaged_bot(), hooks, clock).archive(URL)
-    members = unpack(archive.content)
-    assert {"__main__.py", "config/config.json", "bot_client/__init__.py"} <= {*members}
+def test_packaged_bot_is_beside_this_package(hooks, clock):
+    members = SourceReader(packaged_bot(), hooks, clock).current().members
+    assert {"__main__.py", "bot_client/__init__.py"} <= {*members}
     assert members["__main__.py"] == members["bot_client/zip_main.py"]

@@ -145,7 +145,7 @@ def test_known_version_is_for_anybody_who_knows_it(client, version):
             "X-Skep-Archive-Version",
         )
     } == {
-        "Cache-Control": "public, max-age=3600",
+        "Cache-Control": "public, max-age=3600, immutable",
         "Content-Type": "application/octet-stream",
         "Content-Disposition": 'attachment; filename="swarming_bot.zip"',
         "X-Skep-Archive-Version": version,
