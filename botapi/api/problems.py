@@ -1,12 +1,14 @@
 """Errors of the API: one line as `application/problem+json` (RFC 9457)."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from flask import Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from botapi.api.capacity import NoCapacity
+from botapi.api.config_push import ConfigRefusal
 from botapi.domain.errors import Code, Refusal, one_line
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge
 from botapi.store.protocol import Outage, StoreError, TooLarge
@@ -17,8 +19,10 @@ PROBLEM_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
 
 
-def problem(status: int, code: str, detail: str) -> Response:
-    """The one form of an error."""
+def problem(
+    status: int, code: str, detail: str, more: Mapping[str, object] | None = None
+) -> Response:
+    """The one form of an error; `more` are further members."""
     title = HTTPStatus(status).phrase if status in set(HTTPStatus) else code
     body = {
         "type": "about:blank",
@@ -27,6 +31,7 @@ def problem(status: int, code: str, detail: str) -> Response:
         "detail": one_line(detail),
         "code": code,
         "instance": g.get("request_id", ""),
+        **(more or {}),
     }
     response = Response(dumps(body) + b"\n", status, content_type=PROBLEM_TYPE)
     response.headers["Cache-Control"] = "no-store"
@@ -36,8 +41,12 @@ def problem(status: int, code: str, detail: str) -> Response:
 def of_refusal(error: Refusal) -> Response:
     """What the caller asked for is not to be had."""
     log.info("refused %s %s: %s", request.method, request.path, error.message)
-    code = "no_capacity" if isinstance(error, NoCapacity) else error.code.lower()
-    response = problem(HTTP_STATUS[error.code], code, error.message)
+    code, more = error.code.lower(), {}
+    if isinstance(error, NoCapacity):
+        code = "no_capacity"
+    elif isinstance(error, ConfigRefusal):
+        code, more = error.word, error.details
+    response = problem(HTTP_STATUS[error.code], code, error.message, more)
     if error.code is Code.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

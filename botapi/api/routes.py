@@ -21,6 +21,8 @@ from botapi.wire_json import dumps
 
 ROOT = "/api/v1"
 BODY_LIMIT = 1024 * 1024
+CONFIG_BODY_LIMIT = 4 * 1024 * 1024
+"""Files of a configuration grow when they are written as JSON."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = frozenset({"GET", "HEAD"})
 
@@ -128,6 +130,48 @@ def get_bots_cfg(call: Call) -> Answer:
     return Answer(call.server.bots_cfg())
 
 
+def get_config(call: Call) -> Answer:
+    """`GET /config`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.config_in_force())
+
+
+def list_revisions(call: Call) -> Answer:
+    """`GET /config/revisions`."""
+    return Answer(call.server.config_revisions(call.query))
+
+
+def get_revision(call: Call, rev: str) -> Answer:
+    """`GET /config/revisions/<rev>`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.config_revision(rev))
+
+
+def validate_config(call: Call) -> Answer:
+    """`POST /config/validate`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.validate_config(call.body))
+
+
+def preview_config(call: Call) -> Answer:
+    """`POST /config/preview`."""
+    queries.check_names(call.query, ())
+    found = call.server.preview_config(call.body)
+    return Answer(found, headers={"Content-Type": "application/json"})
+
+
+def apply_config(call: Call) -> Answer:
+    """`POST /config/apply`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.apply_config(call.person.name, call.body))
+
+
+def roll_config_back(call: Call) -> Answer:
+    """`POST /config/rollback`."""
+    queries.check_names(call.query, ())
+    return Answer(call.server.roll_config_back(call.person.name, call.body))
+
+
 def list_audit(call: Call) -> Answer:
     """`GET /audit`."""
     return Answer(call.server.audit(call.query))
@@ -144,12 +188,22 @@ TABLE: Mapping[str, Mapping[str, Handler]] = {
     "/bots/<path:bot_id>/events": {"GET": list_events},
     "/bootstrap-tokens": {"POST": create_bootstrap_token},
     "/whoami": {"GET": whoami},
+    "/config": {"GET": get_config},
     "/config/bots.cfg": {"GET": get_bots_cfg},
+    "/config/revisions": {"GET": list_revisions},
+    "/config/revisions/<rev>": {"GET": get_revision},
+    "/config/validate": {"POST": validate_config},
+    "/config/preview": {"POST": preview_config},
+    "/config/apply": {"POST": apply_config},
+    "/config/rollback": {"POST": roll_config_back},
     "/audit": {"GET": list_audit},
     "/": {},
     "/<path:rest>": {},
 }
 """Every path with its methods; the last two are the paths that do not exist."""
+
+WITH_FILES = frozenset({validate_config, preview_config, apply_config})
+"""Calls whose bodies may be larger than others."""
 
 
 class ApiRoutes:
@@ -195,15 +249,17 @@ class ApiRoutes:
             raise Refusal(Code.NOT_FOUND, f"there is no {request.path}; see docs/api.md")
         if method not in handlers:
             raise MethodNotAllowed(sorted(handlers), f"use {' or '.join(sorted(handlers))} here")
+        handler = handlers[method]
+        limit = CONFIG_BODY_LIMIT if handler in WITH_FILES else BODY_LIMIT
         call = Call(
             server=self._server,
             person=person,
             query=request.args.to_dict(flat=False),
-            body=b"" if method in READS else read_body(request, BODY_LIMIT),
+            body=b"" if method in READS else read_body(request, limit),
             base_url=self._door.base_url(request),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )
-        return _response(handlers[method](call, **path_values))
+        return _response(handler(call, **path_values))
 
     def _person(self, http: Request) -> Person:
         """Who asks, and may they? Raises Refusal UNAUTHENTICATED or PERMISSION_DENIED."""

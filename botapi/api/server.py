@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from botapi.api import audit, bootstrap, bots, config, outputs, people, tasks
+from botapi.api import audit, bootstrap, bots, config, config_push, outputs, people, tasks
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.people import Person
 from botapi.api.views import Output
@@ -56,6 +56,34 @@ class ApiServer(ApiParts):
     def bots_cfg(self) -> Json:
         """The bots.cfg in force."""
         return config.bots_cfg(self)
+
+    def config_in_force(self) -> Json:
+        """The configuration in force with its files, and what is on disk."""
+        return config.in_force(self)
+
+    def config_revisions(self, query: Query) -> Json:
+        """One page of revisions, newest first."""
+        return config.revisions(self, query)
+
+    def config_revision(self, rev: str) -> Json:
+        """One revision with its files."""
+        return config.revision(self, rev)
+
+    def validate_config(self, body: bytes) -> Json:
+        """Digest and warnings of good files."""
+        return config_push.validate(self, body)
+
+    def preview_config(self, body: bytes) -> bytes:
+        """What a change would do, as JSON."""
+        return config_push.preview(self, body)
+
+    def apply_config(self, actor: str, body: bytes) -> Json:
+        """Put files in force."""
+        return config_push.apply(self, actor, body)
+
+    def roll_config_back(self, actor: str, body: bytes) -> Json:
+        """Put an older revision in force again."""
+        return config_push.rollback(self, actor, body)
 
     def bootstrap_token(self, actor: str, body: bootstrap.TokenBody, base_url: str) -> Json:
         """A new bootstrap token."""
