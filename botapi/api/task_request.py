@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from botapi.api.queries import refuse
+from botapi.cfg.value_rules import is_email, realm_problem
 from botapi.domain.dimensions import key_problem, value_problem
 from botapi.domain.matching import problems
 from botapi.domain.names import utf8_length
+from botapi.domain.service_accounts import MAX_ACCOUNT_CHARS, NONE, is_literal
 from botapi.domain.task import Slice, TaskRequest
 
 MAX_SLICES = 8
@@ -53,6 +55,8 @@ class TaskBody(SliceBody, forbid_unknown_fields=True, kw_only=True, omit_default
     user: str = ""
     tags: list[str] = []
     bot_ping_tolerance_s: int = 1200
+    service_account: str = ""
+    realm: str = ""
     slices: list[SliceBody] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -78,6 +82,8 @@ def task_request(body: TaskBody, task_id: str, authenticated: str, now_ms: int) 
         slices=slices,
         created_ms=now_ms,
         bot_ping_tolerance_s=_within("/bot_ping_tolerance_s", body.bot_ping_tolerance_s, 60, 1200),
+        service_account=_service_account(body.service_account),
+        realm=_realm(body.realm),
     )
 
 
@@ -149,6 +155,22 @@ def _user(user: str) -> str:
     if user.strip() != user or not user.isprintable():
         raise refuse("/user", "has outer blanks or control characters; leave them out")
     return _text("/user", user, MAX_USER)
+
+
+def _service_account(account: str) -> str:
+    if len(account) > MAX_ACCOUNT_CHARS:
+        most = f"at most {MAX_ACCOUNT_CHARS} are allowed"
+        raise refuse("/service_account", f"has {len(account)} characters, {most}")
+    if not is_literal(account) and not is_email(account):
+        raise refuse("/service_account", "is neither none, bot nor an e-mail address")
+    return account or NONE
+
+
+def _realm(realm: str) -> str:
+    problem = realm_problem(realm) if realm else ""
+    if problem:
+        raise refuse("/realm", f"is {problem}")
+    return realm
 
 
 def _tags(tags: list[str]) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: s
         "priority": task.priority,
         "tags": list(task.tags),
         "bot_ping_tolerance_s": request.bot_ping_tolerance_s,
+        "service_account": request.service_account,
+        "realm": request.realm or None,
         "slices": [slice_view(slice_) for slice_ in request.slices],
         "slice_index": task.slice_index,
         "created_at": rfc3339(task.created_ms),

@@ -3,6 +3,8 @@
 Byte-compatible with upstream: a protobuf `Session` in a protobuf envelope with its
 HMAC, in base64. The MAC is verified before the session is parsed. Whether the session is
 expired is a question of its own: `poll` goes on without one, the other calls do not.
+The envelope's second kind, reserved upstream, hides the session as well (AES-256-GCM); it is
+made and taken only where a setting says so (docs/keys.md).
 """
 
 import binascii
@@ -15,10 +17,14 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from botapi.auth.bot_auth import from_bytes, to_message
-from botapi.auth.hmactoken import Secret, tag, verify
+from botapi.auth.hmactoken import Secret, seal, tag, unseal, verify
 from botapi.domain.bot_groups import AuthMethod
 
 PREFIX = b"swarming.Session"
+AEAD_INFO = b"skep.session.aead.v1"
+"""Derives the key of the hidden kind (HKDF-SHA256, no salt)."""
+AEAD_PURPOSE = b"skep.Session"
+"""What the hidden kind is authenticated with."""
 MAX_TOKEN_CHARS = 16 * 1024
 SESSION_LIFE_MS = 3_600_000
 """How long a token is good after each refresh (bot-api 2.1)."""
@@ -110,23 +116,31 @@ def is_too_old(session: Session, now_ms: int) -> bool:
 def encode(session: Session, secret: Secret) -> str:
     """The token of a session: base64 with padding, signed with the active key."""
     body = _session_message(session).SerializeToString(deterministic=True)
-    envelope = session_pb2.SessionToken(
-        hmac_tagged=session_pb2.SessionToken.HmacTagged(
-            session=body, hmac_sha256=tag(secret, PREFIX, body)
-        )
+    tagged = session_pb2.SessionToken.HmacTagged(
+        session=body, hmac_sha256=tag(secret, PREFIX, body)
     )
-    return b64encode(envelope.SerializeToString(deterministic=True)).decode("ascii")
+    return _text(session_pb2.SessionToken(hmac_tagged=tagged))
 
 
-def decode(token: str, secret: Secret) -> Session:
+def encode_hidden(session: Session, secret: Secret, nonce: bytes) -> str:
+    """As `encode`, encrypted; the 12 bytes of the nonce must never be used again."""
+    body = _session_message(session).SerializeToString(deterministic=True)
+    hidden = session_pb2.SessionToken.AeadEncrypted(
+        cipher_text=seal(secret, AEAD_INFO, AEAD_PURPOSE, body, nonce)
+    )
+    return _text(session_pb2.SessionToken(aead_encrypted=hidden))
+
+
+def decode(token: str, secret: Secret, *, takes_hidden: bool = False) -> Session:
     """The session of a token, which may be expired.
 
-    Raises BadToken for what is no token at all, BadMac, UnsupportedFormat, or
-    MissingField (an internal error, bot-api 0.4 step 7), and nothing else.
+    Raises BadToken for what is no token at all, BadMac, UnsupportedFormat (which the hidden
+    kind is unless `takes_hidden`), or MissingField (an internal error, bot-api 0.4 step 7),
+    and nothing else.
     """
     message = session_pb2.Session()
     try:
-        message.ParseFromString(_verified_body(token, secret))
+        message.ParseFromString(_verified_body(token, secret, takes_hidden=takes_hidden))
     except DecodeError:
         raise BadToken("the signed part is not a session") from None
     for name in ("bot_id", "session_id"):
@@ -142,12 +156,36 @@ def decode(token: str, secret: Secret) -> Session:
 
 
 @lru_cache(maxsize=_KNOWN_SESSIONS)
-def known_session(token: str, secret: Secret) -> Session:
-    """As `decode`, remembering the sessions of good tokens; expiry is asked at each use."""
-    return decode(token, secret)
+def known_session(token: str, secret: Secret, *, takes_hidden: bool = False) -> Session:
+    """As `decode`, remembering the sessions of good tokens; expiry is asked at each use.
+
+    What is remembered belongs to exactly these keys: with one key less it is asked anew.
+    """
+    return decode(token, secret, takes_hidden=takes_hidden)
 
 
-def _verified_body(token: str, secret: Secret) -> bytes:
+def _text(envelope: session_pb2.SessionToken) -> str:
+    return b64encode(envelope.SerializeToString(deterministic=True)).decode("ascii")
+
+
+def _verified_body(token: str, secret: Secret, *, takes_hidden: bool) -> bytes:
+    envelope = _envelope(token)
+    kind = envelope.WhichOneof("kind")
+    if kind == "hmac_tagged":
+        tagged = envelope.hmac_tagged
+        if verify(secret, PREFIX, tagged.session, tagged.hmac_sha256):
+            return tagged.session
+    elif kind == "aead_encrypted" and takes_hidden:
+        sealed = envelope.aead_encrypted.cipher_text
+        body = unseal(secret, AEAD_INFO, AEAD_PURPOSE, sealed)
+        if body is not None:
+            return body
+    else:
+        raise UnsupportedFormat(f"unsupported kind of token: {kind or 'none'}")
+    raise BadMac("bad signature")
+
+
+def _envelope(token: str) -> session_pb2.SessionToken:
     if len(token) > MAX_TOKEN_CHARS:
         raise BadToken(f"too long: {len(token)} > {MAX_TOKEN_CHARS}")
     try:
@@ -161,13 +199,7 @@ def _verified_body(token: str, secret: Secret) -> bytes:
         envelope.ParseFromString(raw)
     except DecodeError:
         raise BadToken("not an envelope") from None
-    kind = envelope.WhichOneof("kind")
-    if kind != "hmac_tagged":
-        raise UnsupportedFormat(f"unsupported kind of token: {kind or 'none'}")
-    tagged = envelope.hmac_tagged
-    if not verify(secret, PREFIX, tagged.session, tagged.hmac_sha256):
-        raise BadMac("bad signature")
-    return tagged.session
+    return envelope
 
 
 def _session_message(session: Session) -> session_pb2.Session:

@@ -98,6 +98,10 @@ class TaskRequest:
     slices: tuple[Slice, ...]
     created_ms: int
     bot_ping_tolerance_s: int = 1200
+    service_account: str = "none"
+    """An e-mail, `none` or `bot`: whom the task acts as."""
+    realm: str = ""
+    """`project:name`; empty where nobody said one and no pools.cfg does."""
 
     def deadline_ms(self, index: int) -> int:
         """When slice `index` expires: created + the expirations of slices 0..index."""

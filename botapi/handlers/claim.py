@@ -140,10 +140,12 @@ def manifest(request: TaskRequest, index: int, call: BotCall) -> dict[str, objec
         "command": list(chosen.command),
         "service_accounts": {
             "system": {"service_account": call.session.bot_config.system_service_account or "none"},
-            "task": {"service_account": "none"},
+            "task": {"service_account": request.service_account},
         },
         "bot_authenticated_as": call.identity.name,
     }
+    if request.realm:
+        body["realm"] = {"name": request.realm}
     return body | {key: value for key, value in _optional(chosen).items() if value}
 
 

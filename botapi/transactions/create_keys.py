@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from botapi.auth.keys import KIND, TOPIC, Key, keys_body
+from botapi.auth.keys import KIND, TOPIC, keys_body
+from botapi.domain.key_rotation import Key
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
 
 

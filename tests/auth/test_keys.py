@@ -134,7 +134,7 @@ def test_key_set_is_read_as_it_was_written():
 
 
 def test_new_key_has_256_random_bits_and_is_not_shown(clock):
-    key = new_key(clock, CountingRng())
+    key = new_key(SESSION, clock, CountingRng())
     assert key.created_ms == clock.now_ms()
     assert key.secret.decode() not in repr(key)
 
