@@ -15,8 +15,6 @@ from botapi import __version__, api, web
 from botapi.api.server import ApiServer
 from botapi.auth.bootstrap import EnrolledDigests
 from botapi.auth.keys import KeyRing
-from botapi.bot_call import BotServer
-from botapi.botsrv import install as install_bot_routes
 from botapi.auth.release_signing import (
     DEVELOPMENT,
     Trust,
@@ -25,21 +23,23 @@ from botapi.auth.release_signing import (
     public_bytes,
     sign_manifest,
 )
+from botapi.bot_call import BotServer
+from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import SourceReader, packaged_bot
 from botapi.cfg.bundle import Meaning, Source
 from botapi.cfg.impact import impact
 from botapi.cfg.provider import Provider, Rejected
+from botapi.cfg.releases import Build, Releases
 from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import Clock, Rng
-from botapi.cfg.releases import Build, Releases
 from botapi.concurrency import Concurrency
+from botapi.domain.manifest import Label
 from botapi.door import Door, internal_error
 from botapi.scheduler.last_seen import LastSeen
-from botapi.domain.manifest import Label
 from botapi.scheduler.offers import Offers
+from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.scheduler.sweeps import Sweeps
 from botapi.settings import Settings
-from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.store import codec
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
@@ -48,10 +48,10 @@ from botapi.store.sqlite import SqliteStore
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
-
-log = logging.getLogger(__name__)
 from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -127,9 +127,9 @@ def build(
         last_seen=last_seen,
         watch=lambda now_ms: _watch(watcher, now_ms),
         look=news.look,
+        rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
         ready_ms=clock.now_ms(),
         holder=f"{rng.randbits(64):016x}",
-        rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
     )
     bots = BotServer(
         store=store,
@@ -291,10 +291,10 @@ class _News:
 
     def look(self) -> None:
         """Compare with the last look; cheap."""
+        self.archives.look()
         now = (self.config.cached().rev, self.archives.generation())
         if self.seen not in {None, now}:
             self.offers.release_held()
-        self.archives.look()
         self.seen = now
 
 

@@ -17,6 +17,7 @@ from botapi.auth.botsession import (
 from botapi.auth.credentials import Identity, Presented, authorize_bot
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
 from botapi.cfg.provider import Provider, Snapshot
+from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.bot import Bot
@@ -24,7 +25,6 @@ from botapi.domain.bot_event import CallInfo
 from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
-from botapi.cfg.releases import Releases
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
 from botapi.settings import Settings

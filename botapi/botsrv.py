@@ -191,8 +191,8 @@ class BotRoutes:
             token=request.args.get("tok"),
             bot_id=request.args.get("bot_id") or request.headers.get("X-Luci-Swarming-Bot-ID", ""),
             has_query=bool(request.query_string),
-        )
             authorization=request.headers.get("Authorization", ""),
+        )
         return bot_code.bot_code(self._server, self._flask_call(), asked)
 
     def _enroll(self) -> Response:
@@ -338,12 +338,12 @@ def _response(reply: AnyReply) -> Response:
             return response
         case Redirect(location, version):
             response = Response(status=302, headers={"Location": location})
+            del response.headers["Content-Type"]  # there is no body (bot-api 8.4)
             if version:
                 response.headers["X-Skep-Archive-Version"] = version
             return response
         case Script(content):
             return _download(content.encode(), "text/x-python", "swarming_bot_bootstrap.py")
-            del response.headers["Content-Type"]  # there is no body (bot-api 8.4)
         case Archive():
             return _archive(reply)
 
@@ -351,17 +351,17 @@ def _response(reply: AnyReply) -> Response:
 def _archive(reply: Archive) -> Response:
     response = _download(reply.content, "application/octet-stream", "swarming_bot.zip")
     response.headers["X-Skep-Archive-Version"] = reply.version
-    return response
-
-
-def _download(content: bytes, content_type: str, name: str) -> Response:
-    response = Response(content, content_type=content_type)
     if not reply.is_public:
         response.headers["Cache-Control"] = "no-store"
         return response
     response.headers["Cache-Control"] = "public, max-age=3600, immutable"
     response.set_etag(reply.version)
     response.make_conditional(request)
+    return response
+
+
+def _download(content: bytes, content_type: str, name: str) -> Response:
+    response = Response(content, content_type=content_type)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
