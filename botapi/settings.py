@@ -188,6 +188,12 @@ class Settings:
     bot_archive: Path | None = _server(
         _optional_path, "", "bot sources (a folder or a .zip); empty is the packaged bot"
     )
+    session_envelope: str = _server(
+        _choice("hmac", "aead"),
+        "hmac",
+        "session tokens of bots: `hmac` signs them as Swarming does, `aead` also hides what is in "
+        "them; the same for all servers of a store",
+    )
     anonymous_read: bool = _server(_flag, "0", "may anybody read the API and the pages?")
     poll_s: float = _server(_seconds(0, 3600), "120", "mean time between two polls of a bot")
     contact_s: float = _server(

@@ -11,7 +11,8 @@ from tests.fakes.person import Person, new_key
 SLICE = {"command": ["/bin/true"]}
 VIEW_KEYS = {
     "task_id", "run_id", "name", "state", "cause", "error", "user", "priority", "tags",
-    "bot_ping_tolerance_s", "service_account", "realm", "slices", "slice_index", "created_at", "started_at", "completed_at",
+    "bot_ping_tolerance_s", "service_account", "realm", "slices", "slice_index",
+    "created_at", "started_at", "completed_at",
     "abandoned_at", "bot_id", "exit_code", "duration_s", "failure", "internal_failure", "killing",
     "output_bytes", "missing_bytes", "output_limit_hit", "why", "cost_usd", "performance",
     "cas_output_root", "cipd_pins", "missing_cas", "missing_cipd",
