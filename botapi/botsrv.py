@@ -51,7 +51,7 @@ from botapi.handlers import (
 )
 from botapi.store import codec
 from botapi.store.protocol import StoreError, TooLarge, join_key
-from botapi.wire_json import WireError, decoder, dumps
+from botapi.wire_json import WireError, any_case, decoder, dumps
 
 BOT_PATH = "/swarming/api/v1/bot"
 JSON_TYPE = "application/json; charset=utf-8"
@@ -64,26 +64,39 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A JSON endpoint. `decoder` gives the typed body."""
+    """A JSON endpoint. `decode` gives the typed body.
+
+    A body without a value of a `needed` key may have its keys in another case: that is
+    what `decode_any_case` is for.
+    """
 
     path: str
     decode: Callable[[bytes], Any]
+    decode_any_case: Callable[[bytes], Any]
     handle: Callable[..., AnyReply]
+    needed: tuple[str, ...] = ("session",)
     limit: int = SMALL_BODY
     has_task_in_path: bool = False
 
+    def read(self, body: bytes) -> Any:  # noqa: ANN401 - the type is the route's
+        """The typed body. Raises WireError."""
+        value = self.decode(body)
+        if any(getattr(value, name) is None for name in self.needed):
+            value = self.decode_any_case(body)
+        return value
+
 
 def _route(path: str, kind: type[Any], handle: Callable[..., AnyReply], **more: Any) -> Route:
-    return Route(path, decoder(kind).decode, handle, **more)
+    return Route(path, decoder(kind).decode, any_case(kind), handle, **more)
 
 
 WITHOUT_SESSION = (
-    _route("/handshake", handshake.HandshakeRequest, handshake.handshake),
-    _route("/poll", poll.PollRequest, poll.poll),
+    _route("/handshake", handshake.HandshakeRequest, handshake.handshake, needed=("dimensions",)),
+    _route("/poll", poll.PollRequest, poll.poll, needed=("dimensions", "session")),
 )
 WITH_SESSION = (
-    _route("/claim", claim.ClaimRequest, claim.claim),
-    _route("/event", event.EventRequest, event.event),
+    _route("/claim", claim.ClaimRequest, claim.claim, needed=("session", "claim_id")),
+    _route("/event", event.EventRequest, event.event, needed=("session", "event")),
     _route(
         "/task_update",
         task_update.TaskUpdateRequest,
@@ -95,7 +108,12 @@ WITH_SESSION = (
         "/task_error", task_error.TaskErrorRequest, task_error.task_error, has_task_in_path=True
     ),
     _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
-    _route("/rbe/session/update", rbe_session.UpdateRequest, rbe_session.update),
+    _route(
+        "/rbe/session/update",
+        rbe_session.UpdateRequest,
+        rbe_session.update,
+        needed=("session", "status"),
+    ),
 )
 
 
@@ -283,7 +301,7 @@ class Gate:
         return path
 
 
-_ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll)
+_ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll, needed=("bot_id",))
 
 
 def _only(
@@ -321,7 +339,7 @@ def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the
         raise Refusal(Code.INVALID_ARGUMENT, f'Content-Type: "{content_type}" is not "{JSON_TYPE}"')
     body = read_body(http, route.limit)
     try:
-        return route.decode(body)
+        return route.read(body)
     except (WireError, UnicodeDecodeError, RecursionError) as error:
         coding = http.headers.get("Content-Encoding")
         said = f'Content-Encoding: "{coding}" is not taken; send plain JSON' if coding else error

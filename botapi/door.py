@@ -8,11 +8,12 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
 from botapi.auth.credentials import Presented, client_ip, presented
 from botapi.clock import Clock, Rng
-from botapi.domain.errors import Code
+from botapi.domain.errors import Code, Refusal
 from botapi.settings import Settings
 
 Headers = list[tuple[str, str]]
@@ -35,6 +36,8 @@ HTTP_STATUS = {
     Code.INTERNAL: 500,
     Code.UNAVAILABLE: 503,
     Code.UNAUTHENTICATED: 401,
+    Code.UNKNOWN: 500,
+    Code.DATA_LOSS: 500,
 }
 """The only table from codes to statuses (bot-api 0.5)."""
 RETRY_AFTER_S = 2
@@ -96,10 +99,16 @@ class BodyTooLarge(Exception):
 
 
 def read_body(http: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes. Raises BodyTooLarge without reading on."""
+    """The whole body, at most `limit` bytes. Raises BodyTooLarge without reading on.
+
+    Raises Refusal INTERNAL when the caller stops in the middle of it (bot-api 0.4 step 3).
+    """
     if (http.content_length or 0) > limit:
         raise BodyTooLarge(limit)
-    body = http.stream.read(limit + 1)
+    try:
+        body = http.stream.read(limit + 1)
+    except (OSError, ClientDisconnected):
+        raise Refusal(Code.INTERNAL, "the body could not be read to its end") from None
     if len(body) > limit:
         raise BodyTooLarge(limit)
     return bytes(body)

@@ -1,8 +1,10 @@
 """JSON in one place: typed both ways, through msgspec."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 T = TypeVar("T")
 
@@ -15,6 +17,33 @@ _encoder = msgspec.json.Encoder()
 def decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
     """A decoder of that type: `.decode(body)` gives a value or raises WireError."""
     return msgspec.json.Decoder(kind)
+
+
+def any_case(kind: type[T]) -> Callable[[bytes], T]:
+    """As `decoder(kind).decode`, with the keys of `kind` known in any case (bot-api 0.3).
+
+    A key in its own case wins over others. Free-form values keep their keys.
+    """
+    info = inspect.type_info(kind)
+
+    def decode(body: bytes) -> T:
+        return msgspec.convert(_folded(msgspec.json.decode(body), info), kind)
+
+    return decode
+
+
+def _folded(value: Any, info: inspect.Type) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(info, inspect.UnionType):
+        structured = (inspect.DataclassType, inspect.ListType)
+        info = next((one for one in info.types if isinstance(one, structured)), info)
+    if isinstance(info, inspect.ListType) and isinstance(value, list):
+        return [_folded(item, info.item_type) for item in value]
+    if not isinstance(info, inspect.DataclassType) or not isinstance(value, dict):
+        return value
+    known = {field.encode_name: field.type for field in info.fields}
+    folded = {key.lower(): item for key, item in value.items() if key.lower() in known}
+    folded |= {key: item for key, item in value.items() if key in known}
+    return {key: _folded(item, known[key]) for key, item in folded.items()}
 
 
 def dumps(value: object) -> bytes:

@@ -7,7 +7,7 @@ MAX_MESSAGE_CHARS = 2_000
 
 
 class Code(StrEnum):
-    """The gRPC codes a caller of ours can cause (bot-api 0.5)."""
+    """The gRPC codes (bot-api 0.5); a caller of ours causes the first fourteen."""
 
     @staticmethod
     def _generate_next_value_(name: str, *_args: Any) -> str:
@@ -27,6 +27,8 @@ class Code(StrEnum):
     INTERNAL = auto()
     UNAVAILABLE = auto()
     UNAUTHENTICATED = auto()
+    UNKNOWN = auto()
+    DATA_LOSS = auto()
 
     @property
     def wire_name(self) -> str:

@@ -49,7 +49,8 @@ def event(server: BotServer, call: BotCall, request: EventRequest) -> Reply:
     health = None
     if state:
         quarantined = unflatten(call.bot.dimensions).get("quarantined", [])
-        health = health_of(state, {"quarantined": quarantined} if quarantined else {}, [])
+        said = {"quarantined": quarantined} if quarantined else {}
+        health = health_of(state, said, call.bot.admin_complaints)
     update = BotUpdate(
         kind,
         message=(request.message or "")[:MAX_MESSAGE_CHARS],

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from botapi.bot_call import BotCall, BotServer, Reply
+from botapi.auth.botsession import SESSION_LIFE_MS
+from botapi.bot_call import FRESH_MS, BotCall, BotServer, Reply
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import run_id
 from botapi.domain.task import Offer, TaskState
@@ -19,6 +20,8 @@ STATUSES = frozenset(
 CLOSING = frozenset({"HOST_REBOOTING", "BOT_TERMINATING"})
 UNWELL_HOLD_S = 10.0
 """How long a bot that may not work is held, so that it does not ask in a loop."""
+LEASE_IDLE_MS = 180_000
+"""How long a lease session outlives the last call of its bot (bot-api 3.5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +43,20 @@ class LeaseReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProperties:
+    """What a machine that RBE manages says of itself; read and not used."""
+
+    pool_id: str | None = None
+    pool_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
     """Body of `POST /rbe/session/create`."""
 
     session: str | None = None
     bot_version: str | None = None
-    worker_properties: dict[str, Any] | None = None
+    worker_properties: WorkerProperties | None = None
     skep: dict[str, Any] | None = None
 
 
@@ -58,7 +69,7 @@ class UpdateRequest:
     nonblocking: bool | None = None
     lease: LeaseReport | None = None
     bot_version: str | None = None
-    worker_properties: dict[str, Any] | None = None
+    worker_properties: WorkerProperties | None = None
     skep: dict[str, Any] | None = None
 
 
@@ -69,7 +80,11 @@ def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  
     lease_session_id = f"ls-{server.rng.randbits(96):024x}"
     if not call.is_superseded:
         opened = LeaseSession(
-            call.bot.bot_id, lease_session_id, call.session.session_id, call.call.now_ms
+            call.bot.bot_id,
+            lease_session_id,
+            call.session.session_id,
+            call.call.now_ms,
+            effective_bot_id=call.session.bot_config.rbe_effective_bot_id,
         )
         open_lease_session(server.store, opened)
     session = replace(
@@ -81,47 +96,74 @@ def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  
 def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply:
     """Report on a lease, and wait for one while the bot is free.
 
-    Held only with status OK and no ACTIVE lease, and never with `nonblocking`.
+    Held only with status OK and no ACTIVE lease, and never with `nonblocking`. A status
+    other than OK never gets a lease.
     """
     status, lease = _checked(call, request)
-    token = server.refreshed_token(call)
-    bot_id = call.bot.bot_id
-    lease_session_id = call.session.rbe_bot_session_id
-    if call.is_superseded:
-        return Reply({"session": token, "status": "BOT_TERMINATING"})
-    session = _open_session(server, bot_id, lease_session_id)
+    body: dict[str, object] = {"session": server.refreshed_token(call), "status": "OK"}
+    session = None if call.is_superseded else _live_session(server, call)
     if session is None:
-        return Reply({"session": token, "status": "BOT_TERMINATING"})
+        return Reply(body | {"status": "BOT_TERMINATING"})
     if lease is not None and lease.state == "COMPLETED":
         _complete(server, call, session, lease)
     if status in CLOSING:
-        _close(server, call, session)
-        return Reply({"session": token, "status": "OK"})
-    body: dict[str, object] = {"session": token, "status": "OK"}
-    if lease is not None and lease.state == "ACTIVE":
+        _close(server, call, session, "the bot closed its lease session")
+        return Reply(body)
+    if _is_renamed(call, session):
+        _close(server, call, session, "the bot has another effective id")
+        return Reply(body | {"status": "UNHEALTHY"})
+    if status == "OK" and lease is not None and lease.state == "ACTIVE":
         state = _active_state(server, call, str(lease.id))
         return Reply(body | ({"lease": {"id": lease.id, "state": state}} if state else {}))
     if status == "OK":
-        body |= _hold(server, call, session, nonblocking=bool(request.nonblocking))
+        body |= _hold(server, call, session, request)
     if request.skep is not None and "lease" not in body and _has_news(server, call):
         body["skep"] = {"poll": True}
     return Reply(body)
 
 
+def _live_session(server: BotServer, call: BotCall) -> LeaseSession | None:
+    """The lease session of this call, None when it was closed, replaced or forgotten.
+
+    Its token tells when the bot last called: it is as old as that, or up to `FRESH_MS`
+    older, since a young token is given back as it is.
+    """
+    session = _open_session(server, call.bot.bot_id, call.session.rbe_bot_session_id)
+    made_ms = call.session.expiry_ms - SESSION_LIFE_MS
+    if session is None or call.call.now_ms - made_ms <= LEASE_IDLE_MS + FRESH_MS:
+        return session
+    _close(server, call, session, "the lease session was idle for too long")
+    return None
+
+
+def _is_renamed(call: BotCall, session: LeaseSession) -> bool:
+    """Did a poll find another effective id than the session was opened with (bot-api 1.11)?"""
+    name = call.session.bot_config.rbe_effective_bot_id
+    return bool(session.effective_bot_id) and session.effective_bot_id != name
+
+
 def _hold(
-    server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
+    server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
 ) -> dict[str, object]:
     """Wait for work; what that adds to the reply."""
-    offer = outstanding_offer(server.store, session)
-    if offer is None:
-        offer = _wait(server, call, session, nonblocking=nonblocking)
+    offer = _offer_of(server, session) or _wait(server, call, session, request)
     if offer is not None:
         return {"lease": _lease(offer)}
     again = _open_session(server, session.bot_id, session.lease_session_id)
     if again is None:
         return {"status": "BOT_TERMINATING"}
-    missed = outstanding_offer(server.store, again)  # made in the moment the wait ended
+    missed = _offer_of(server, again)  # made in the moment the wait ended
     return {"lease": _lease(missed)} if missed is not None else {}
+
+
+def _offer_of(server: BotServer, session: LeaseSession) -> Offer | None:
+    """What this session may be given at once; nothing while all bots are to sleep."""
+    return None if _all_asleep(server) else outstanding_offer(server.store, session)
+
+
+def _all_asleep(server: BotServer) -> bool:
+    """Does settings.cfg force every bot to sleep (bot-api 3.4)?"""
+    return server.config.cached().fleet.force_sleep
 
 
 def _checked(call: BotCall, request: UpdateRequest) -> tuple[str, LeaseReport | None]:
@@ -158,11 +200,11 @@ def _complete(server: BotServer, call: BotCall, session: LeaseSession, lease: Le
     return_offer(server.store, offer, call.call.now_ms, reason)
 
 
-def _close(server: BotServer, call: BotCall, session: LeaseSession) -> None:
+def _close(server: BotServer, call: BotCall, session: LeaseSession, reason: str) -> None:
     offer = outstanding_offer(server.store, session)
     close_lease_session(server.store, session.bot_id, session.lease_session_id)
     if offer is not None:
-        return_offer(server.store, offer, call.call.now_ms, "the bot closed its lease session")
+        return_offer(server.store, offer, call.call.now_ms, reason)
 
 
 def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
@@ -191,21 +233,29 @@ def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
 
 
 def _wait(
-    server: BotServer, call: BotCall, session: LeaseSession, *, nonblocking: bool
+    server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
 ) -> Offer | None:
-    """The next offer, None after a while."""
+    """The next offer, None after a while.
+
+    A bot that had better poll is held for a short time only, one of ours not at all: the
+    reply tells it to.
+    """
     settings = server.settings
-    hold_s = 0.0 if nonblocking else server.rng.uniform(settings.hold_min_s, settings.hold_max_s)
+    hold_s = server.rng.uniform(settings.hold_min_s, settings.hold_max_s)
+    hold_s = 0.0 if request.nonblocking else hold_s
     dims = frozenset(call.bot.dimensions)
-    if call.bot.task_id or not call.bot.health.is_healthy:
+    if call.bot.task_id or not call.bot.health.is_healthy or _all_asleep(server):
         hold_s, dims = min(hold_s, UNWELL_HOLD_S), frozenset()
-    elif hold_s and _has_news(server, call):
-        hold_s = 0.0
+    if hold_s and _has_news(server, call):
+        hold_s = 0.0 if request.skep is not None else min(hold_s, UNWELL_HOLD_S)
     return server.offers.wait(call.bot.bot_id, session.lease_session_id, dims, hold_s)
 
 
 def _has_news(server: BotServer, call: BotCall) -> bool:
-    return server.has_news(call.bot, call.session, server.config.cached(), call.call)
+    snapshot = server.config.cached()
+    return snapshot.fleet.force_sleep or server.has_news(
+        call.bot, call.session, snapshot, call.call
+    )
 
 
 def _lease(offer: Offer) -> dict[str, object]:
