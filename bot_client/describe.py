@@ -39,9 +39,9 @@ class Description:
             log.error("quarantined: %s", text)
         self._sticky[code] = Problem(code, text)
 
-    def heal(self, code: str) -> None:
-        """Take a sticky reason back."""
-        self._sticky.pop(code, None)
+    def heal(self, code: str) -> bool:
+        """Take a sticky reason back; was there one?"""
+        return self._sticky.pop(code, None) is not None
 
     def obey(self, reply: Json) -> None:
         """Take the server's dimensions and script name from a handshake.  ValueError if broken."""

@@ -56,6 +56,11 @@ class Lifecycle:
         p.updater.choose(slot, version)
         raise self._relaunch(f"Updating to {version}")
 
+    def settle(self) -> bool:
+        """The server names no other version any more; was the bot out because of one?"""
+        self._p.updater.settle()
+        return self._p.description.heal("update")
+
     def _relaunch(self, why: str) -> Leave:
         text = f"About to restart: {why}"
         return Leave(text, lease_session.HOST_REBOOTING, EXIT_RELAUNCH)

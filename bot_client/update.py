@@ -130,6 +130,11 @@ class Updater:
         """The self-test of the archive that runs now, before a restart.  UpdateFailed."""
         self._test(self._running)
 
+    def settle(self) -> None:
+        """The server is content with the running version: what failed before is over."""
+        for key in ("failed_version", "reason"):
+            self.report.pop(key, None)
+
     def choose(self, slot: str, version: str) -> None:
         """Tell the starter which slot to run next, on probation."""
         state = SlotState(self._dir)

@@ -105,6 +105,24 @@ def test_update_that_cannot_start_never_takes_over(
     assert len(server.named("handshake")) == 1
 
 
+@pytest.mark.spec("8.6.1.3", "8.6.1.4")
+def test_bot_is_well_again_when_the_bad_update_is_taken_back(
+    bot: BotProcess, server: ScriptedServer, tmp_path: Path
+) -> None:
+    bot.start_idle()
+    version = publish(server, tmp_path, bot_client__loop=b"def broken(:\n")
+    server.poll_replies.append({"cmd": "update", "version": version})
+    server.poll_replies.append({"cmd": "sleep", "duration": 200})
+    server.poll_now = True
+    server.notify()
+    _, _, told, well = [call.body["state"] for call in server.wait_calls("poll", 4)][:4]
+    assert told["quarantined"] == "Failed to self-update the bot"
+    assert told["update"]["failed_version"] == version
+    assert "quarantined" not in well
+    assert "failed_version" not in well["update"]
+    server.wait_idle()
+
+
 def test_update_that_dies_at_start_is_taken_back_and_reported(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:
