@@ -6,13 +6,14 @@ So `skep run` starts without the web server, and `skep serve` without the HTTP c
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import click
 
 import botapi
-from botapi.ctl.options import common_options
+from botapi.ctl.options import CHECK_FOLDER, common_options
 
 INTERRUPTED = 130
 
@@ -37,6 +38,7 @@ COMMANDS = {
     "bots": Target("botapi.ctl.bots:bots", "List or count bots."),
     "bot": Target("botapi.ctl.bots:bot", "Show one bot, or its events."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),
+    "config": Target("botapi.ctl.config:config", "Check, apply and roll back the configuration."),
     "audit": Target("botapi.ctl.audit:audit", "List what people changed."),
     "whoami": Target("botapi.ctl.whoami:whoami", "Say who the server thinks you are."),
 }
@@ -97,6 +99,12 @@ def _leave_silently() -> NoReturn:
     sys.exit(1)
 
 
+def _check_folder(folder: Path) -> dict[str, Any]:
+    """The one thing of the server's that a client command does by itself."""
+    check: Callable[[Path], dict[str, Any]] = importlib.import_module("botapi.cfg.folder").check
+    return check(folder)
+
+
 def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:  # noqa: FBT001
     if not asked:
         return
@@ -120,6 +128,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, asked: bo
 def main(context: click.Context, /, **given: object) -> None:
     """A self-hosted control plane for a swarm of bots."""
     context.obj = given
+    context.meta[CHECK_FOLDER] = _check_folder
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 NAMES = ("server", "token_file", "format", "debug", "quiet")
 
+CHECK_FOLDER = "botapi.ctl.check_folder"
+"""Where click's shared `meta` has the function that checks a folder of files without a server."""
+
 _OPTIONS = (
     click.option("-server", "--server", "server", metavar="URL", help="Server to talk to."),
     click.option("--token-file", "token_file", metavar="FILE", help="File that holds the API key."),
