@@ -232,6 +232,7 @@ def test_bad_idempotency_key_is_400(admin, key):
     assert "1 to 50" in reply.json["detail"]
 
 
+@pytest.mark.spec("9.4.1.7")
 @has_bot
 def test_equal_tasks_of_one_millisecond_that_draw_one_id_stay_two(admin, parts, clock, monkeypatch):
     wanted = new_request_id(clock.now_ms(), 7)

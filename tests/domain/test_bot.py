@@ -61,6 +61,7 @@ def test_quarantine_in_the_dimensions_is_its_first_value(values, message):
     assert quarantine_from_dimensions({}) == ""
 
 
+@pytest.mark.spec("9.1.1.6")
 @pytest.mark.parametrize(
     ("state", "dims", "complaints", "expected"),
     [
@@ -101,6 +102,7 @@ def test_state_explains_the_quarantine_unless_the_bot_did(state, message, expect
     assert explain_in_state(state, Health(message)) == expected
 
 
+@pytest.mark.spec("9.1.1.13", "9.1.2.1", "9.1.2.2", "9.1.2.3", "9.1.2.4")
 @pytest.mark.parametrize(
     ("more", "status", "composite"),
     [

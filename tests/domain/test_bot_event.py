@@ -12,28 +12,29 @@ from botapi.domain.bot_event import (
     CallInfo,
     EventKind,
     apply,
+    key_of_uuid,
     new_bot,
 )
 
 TABLE = """
-bot_connected   reset alive     unchanged once     creates
-bot_error       keep  unchanged unchanged once     -
-bot_log         keep  unchanged unchanged once     -
-bot_rebooting   reset unchanged busy      once     -
-bot_shutdown    reset dead      idle      once     -
-bot_idle        reset alive     idle      frequent creates
-bot_polling     reset alive     busy      frequent creates
-request_sleep   reset alive     idle      frequent creates
-request_update  reset alive     busy      once     creates
-request_restart reset alive     busy      once     creates
-request_task    set   alive     busy      once     creates
-bot_terminate   set   unchanged busy      once     -
-task_update     keep  unchanged busy      frequent -
-task_completed  reset unchanged busy      once     -
-task_killed     reset unchanged busy      once     -
-task_error      reset unchanged busy      once     -
-bot_missing     keep  dead      idle      once     -
-bot_deleted     reset dead      idle      once     -
+bot_connected   -    reset alive     unchanged once     creates
+bot_error       bot  keep  unchanged unchanged once     -
+bot_log         bot  keep  unchanged unchanged once     -
+bot_rebooting   bot  reset unchanged busy      once     -
+bot_shutdown    bot  reset dead      idle      once     -
+bot_idle        -    reset alive     idle      frequent creates
+bot_polling     -    reset alive     busy      frequent creates
+request_sleep   -    reset alive     idle      frequent creates
+request_update  -    reset alive     busy      once     creates
+request_restart -    reset alive     busy      once     creates
+request_task    -    set   alive     busy      once     creates
+bot_terminate   -    set   unchanged busy      once     -
+task_update     -    keep  unchanged busy      frequent -
+task_completed  -    reset unchanged busy      once     -
+task_killed     -    reset unchanged busy      once     -
+task_error      -    reset unchanged busy      once     -
+bot_missing     -    keep  dead      idle      once     -
+bot_deleted     -    reset dead      idle      once     -
 """
 """bot-api 9.2, written down a second time."""
 ROWS = [line.split() for line in TABLE.strip().splitlines()]
@@ -69,11 +70,14 @@ def test_table_has_a_row_for_every_kind():
     assert {row[0] for row in ROWS} == set(EventKind) == set(RULES)
 
 
+@pytest.mark.spec("9.2.1.1", "9.2.1.2", "9.2.1.3", "9.2.1.4", "9.2.1.5", "9.2.1.6")
+@pytest.mark.spec("9.2.1.7", "9.2.1.8", "9.2.1.9", "9.2.1.10", "9.2.1.11", "9.2.1.12")
+@pytest.mark.spec("9.2.1.13", "9.2.1.14", "9.2.1.15", "9.2.1.16", "9.2.1.17", "9.2.1.18")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("was_dead", [False, True])
 @pytest.mark.parametrize("was_idle", [0, 77])
 def test_event_changes_the_bot_as_its_row_says(row, was_dead, was_idle):
-    kind, task, live, idle, frequent, creates = row
+    kind, source, task, live, idle, frequent, creates = row
     bot = make_bot(dead=was_dead, idle_since_ms=was_idle)
     change = happen(bot, kind, task_id=NEW, task_name="n", task_flags=1)
     after = change.bot
@@ -84,8 +88,10 @@ def test_event_changes_the_bot_as_its_row_says(row, was_dead, was_idle):
     assert after.last_abandoned_task == change.abandoned
     assert RULES[EventKind(kind)].creates == (creates == "creates")
     assert RULES[EventKind(kind)].frequent == (frequent == "frequent")
+    assert (kind in FROM_BOTS) == (source == "bot")
 
 
+@pytest.mark.spec("9.1.1.10")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("health", [Health("bad"), Health("", "disk")])
 def test_unhealthy_bot_is_never_idle_unless_it_stopped(row, health):
@@ -94,9 +100,10 @@ def test_unhealthy_bot_is_never_idle_unless_it_stopped(row, health):
     assert change.bot.idle_since_ms == (77 if is_idle else 0)
 
 
+@pytest.mark.spec("9.3.p1")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_event_is_kept_unless_it_is_frequent_and_changes_nothing(row):
-    kind, _, _, idle, frequent, _ = row
+    kind, _, _, _, idle, frequent, _ = row
     bot = make_bot(task_id="", idle_since_ms=77 if idle == "idle" else 0)
     change = happen(bot, kind)
     assert (change.event is None) == (frequent == "frequent")
@@ -108,20 +115,24 @@ def test_only_four_kinds_come_from_bots():
     assert {"bot_error", "bot_log", "bot_rebooting", "bot_shutdown"} == FROM_BOTS
 
 
+@pytest.mark.spec("9.1.1.14", "9.2.p1")
 @pytest.mark.parametrize("kind", ["task_completed", "task_killed", "task_error"])
 def test_finishing_event_names_the_run_that_ended(kind):
-    change = happen(make_bot(task_flags=1), kind)
+    change = happen(make_bot(task_flags=1, task_name="build"), kind)
     assert change.event.task_id == OLD
     assert (change.bot.last_finished_task, change.bot.last_finished_flags) == (OLD, 1)
+    assert change.bot.last_finished_name == "build"
     assert change.abandoned == ""
 
 
+@pytest.mark.spec("9.2.p1", "5.6.1.2")
 @pytest.mark.parametrize("kind", ["bot_shutdown", "bot_missing", "bot_deleted"])
 def test_stop_event_names_the_run_it_abandons(kind):
     event = happen(make_bot(), kind, message="bye").event
     assert (event.task_id, event.message) == (OLD, f"bye\nAbandoned task {OLD}")
 
 
+@pytest.mark.spec("5.6.1.2", "5.6.1.3", "9.1.1.15")
 def test_run_is_abandoned_once_when_the_bot_goes_missing_and_comes_back():
     missing = happen(make_bot(), "bot_missing").bot
     assert (missing.task_id, missing.dead) == (OLD, True)
@@ -133,6 +144,7 @@ def test_same_run_set_again_is_not_abandoned():
     assert happen(make_bot(), "request_task", task_id=OLD).abandoned == ""
 
 
+@pytest.mark.spec("9.1.1.16")
 def test_termination_id_is_set_by_the_shutdown_after_a_termination_task():
     done = happen(make_bot(task_flags=1), "task_completed").bot
     off = happen(done, "bot_shutdown").bot
@@ -142,12 +154,14 @@ def test_termination_id_is_set_by_the_shutdown_after_a_termination_task():
     assert happen(plain, "bot_shutdown").bot.termination_task_id == ""
 
 
+@pytest.mark.spec("9.1.1.14")
 def test_last_finished_task_is_forgotten_when_the_bot_connects():
     done = happen(make_bot(task_flags=1), "task_completed").bot
     back = happen(done, "bot_connected").bot
     assert (back.last_finished_task, back.last_finished_flags) == ("", 0)
 
 
+@pytest.mark.spec("9.1.1.17", "9.3.p1")
 def test_update_is_a_repeat_when_its_key_is_that_of_the_last_event():
     first = happen(make_bot(), "bot_log", dedup_key="k")
     again = happen(first.bot, "bot_log", dedup_key="k", message="other")
@@ -157,6 +171,7 @@ def test_update_is_a_repeat_when_its_key_is_that_of_the_last_event():
     assert not happen(first.bot, "bot_error", dedup_key="k").is_repeat
 
 
+@pytest.mark.spec("9.1.1.17")
 def test_update_without_a_key_is_a_repeat_only_of_its_own_event():
     first = happen(make_bot(), "bot_log").bot
     assert happen(first, "bot_log").is_repeat
@@ -164,6 +179,7 @@ def test_update_without_a_key_is_a_repeat_only_of_its_own_event():
     assert not other.is_repeat
 
 
+@pytest.mark.spec("9.1.1.3", "9.1.1.4", "9.1.1.5", "9.1.1.11", "9.3.p1")
 def test_update_says_who_called_and_keeps_what_it_does_not_say():
     bot = make_bot(version="v1", owners=("a",), quarantined="q")
     call = CallInfo("s2", "1.2.3.4", "bot:vm1")
@@ -182,6 +198,7 @@ def test_update_says_who_called_and_keeps_what_it_does_not_say():
     assert (after.version, after.owners, after.quarantined) == ("v2", ("b",), "")
 
 
+@pytest.mark.spec("9.2.p1", "9.3.p1")
 @pytest.mark.parametrize(
     ("health", "message", "shown"),
     [
@@ -196,6 +213,7 @@ def test_message_is_the_callers_then_maintenance_then_quarantine(health, message
     assert event.message == shown
 
 
+@pytest.mark.spec("9.1.1.12", "9.3.p1")
 def test_new_bot_is_alive_healthy_and_not_idle_before_it_says_so():
     bot = new_bot("vm1", ("id:vm1",), NOW)
     assert (bot.first_seen_ms, bot.composite) == (NOW, (512, 128, 8, 1))
@@ -211,9 +229,28 @@ def test_change_is_visible_unless_only_the_dedup_key_differs():
     assert happen(bot, "bot_log").is_visible(bot)
 
 
+@pytest.mark.spec("9.2.p1")
 def test_event_copies_the_bot_as_it_is_afterwards():
-    change = happen(make_bot(event_count=4), "bot_log", message="m", state={"a": 1})
-    event = change.event
-    assert (event.seq, change.bot.event_count) == (5, 5)
-    assert (event.bot_id, event.at_ms, event.event_id, event.kind) == ("vm1", NOW, "e1", "bot_log")
-    assert (event.dimensions, event.state, event.task_id) == (change.bot.dimensions, {"a": 1}, OLD)
+    bot = make_bot(event_count=4, idle_since_ms=77, owners=("a",))
+    call = CallInfo("s2", "1.2.3.4", "bot:vm1", "v2")
+    health = Health("q", "m")
+    more = {"message": "m", "state": {"a": 1}, "call": call, "health": health}
+    change = happen(bot, "bot_shutdown", **more)
+    event, after = change.event, change.bot
+    assert (event.seq, after.event_count) == (5, 5)
+    assert (event.bot_id, event.at_ms, event.event_id) == ("vm1", NOW, "e1")
+    assert (event.kind, event.message) == ("bot_shutdown", f"m\nAbandoned task {OLD}")
+    assert (event.state, event.task_id) == ({"a": 1}, OLD)
+    copied = ("dimensions", "session_id", "external_ip", "authenticated_as", "version")
+    copied += ("quarantined", "maintenance", "owners", "idle_since_ms")
+    assert [getattr(event, name) for name in copied] == [getattr(after, name) for name in copied]
+    assert event.version == "v2"
+
+
+@pytest.mark.spec("5.1.1.4")
+def test_key_of_a_uuid_is_short_and_plain_whatever_it_is():
+    assert key_of_uuid("") == ""
+    assert key_of_uuid("a-B/9_") == "a-B/9_"
+    odd = {key_of_uuid(text) for text in ("a b", "x" * 51, "y" * 10**6, "\ud800")}
+    assert len(odd) == 4
+    assert all(len(key) == 64 for key in odd)

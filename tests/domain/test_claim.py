@@ -30,26 +30,31 @@ def decided(task=PENDING, request=REQUEST, offer=None, session="s", index=0, **b
     return decide(task, request, make_bot(**bot), offer, attempt)
 
 
+@pytest.mark.spec("4.2.1.3")
 def test_claim_runs_when_the_slice_is_pending_and_the_bot_free():
     assert decided() == Run(is_retry=False)
     assert decided(offer=offer_to("vm1")) == Run(is_retry=False)
 
 
+@pytest.mark.spec("4.2.1.2", "4.3.1.7")
 def test_claim_terminates_when_the_task_asks_for_it():
     assert decided(request=EXIT) == Terminate(is_retry=False)
     taken = make_task("RUNNING", claim_id=CLAIM)
     assert decided(taken, request=EXIT) == Terminate(is_retry=True)
 
 
+@pytest.mark.spec("4.3.1.7")
 @pytest.mark.parametrize("state", ["RUNNING", "COMPLETED", "BOT_DIED", "KILLED"])
 def test_claim_is_answered_again_when_it_is_ours(state):
     assert decided(make_task(state, claim_id=CLAIM)) == Run(is_retry=True)
 
 
+@pytest.mark.spec("4.2.1.1", "4.3.1.2", "4.3.1.3", "4.3.1.5", "4.3.1.6")
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
         ({"index": 2}, "no such task"),
+        ({"shard": 3}, "no such task"),
         ({"session": "older"}, "another process took this bot id over"),
         ({"dimensions": ("id:vm1",)}, "dimensions mismatch: the slice asks for pool:default"),
         ({"task": make_task("CANCELED")}, "slice has expired"),
@@ -71,6 +76,7 @@ def test_claim_names_the_alternatives_that_are_missing():
     assert decided(request=request) == Skip(reason)
 
 
+@pytest.mark.spec("4.3.1.3")
 def test_claim_says_mismatch_before_it_says_who_has_it():
     taken = make_task("RUNNING", claim_id="vm2:x")
     decision = decided(taken, dimensions=("id:vm1",))

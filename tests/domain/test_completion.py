@@ -21,6 +21,7 @@ CAS = CasReference("i", CasDigest("ab", 1))
 BOT, ERROR, GONE = EndedBy.BOT, EndedBy.TASK_ERROR, EndedBy.ABANDONED
 
 
+@pytest.mark.spec("5.5.p1", "5.5.1.1", "5.5.1.2", "5.5.1.3", "5.5.1.4", "5.5.1.5", "5.5.1.6")
 @pytest.mark.parametrize(
     ("killing", "ending", "expected"),
     [
@@ -59,6 +60,9 @@ def ended(ending, **more):
     )
 
 
+@pytest.mark.spec(
+    "5.5.2.1", "5.5.2.2", "5.5.2.4", "5.5.2.5", "5.5.2.6", "5.5.2.7", "5.5.2.8", "5.5.2.9"
+)
 @pytest.mark.parametrize(
     ("ending", "more", "expected"),
     [
@@ -86,6 +90,7 @@ def test_finish_sets_what_the_table_says(ending, more, expected):
     assert ended(ending, **more) == expected
 
 
+@pytest.mark.spec("5.1.1.11")
 def test_finish_keeps_the_greatest_cost_and_the_error():
     task = finish(make_task(cost_usd=2.0), Ending(GONE, cost_usd=1.0, error="gone"), NOW)
     assert (task.cost_usd, task.error) == (2.0, "gone")

@@ -17,6 +17,7 @@ from botapi.domain.matching import (
 BOT = frozenset({"os:Linux", "os:Ubuntu-24", "pool:ci", "gpu:none", "odd:a|b"})
 
 
+@pytest.mark.spec("10.1.p1")
 @pytest.mark.parametrize(
     ("dimensions", "expected"),
     [
@@ -50,6 +51,7 @@ any_dimensions = st.dictionaries(
 any_bot = st.frozensets(st.tuples(words, words).map(":".join), max_size=8)
 
 
+@pytest.mark.spec("10.1.p1")
 @given(any_bot, any_dimensions)
 def test_fit_equals_the_naive_reading_of_the_rule(bot, dimensions):
     naive = all(
@@ -78,6 +80,7 @@ def test_queue_of_a_termination_task_has_no_pool():
     assert queue_of({"id": ("vm1",)}).pool == ""
 
 
+@pytest.mark.spec("10.2.p1", "B.1.3", "B.1.4", "B.1.5", "13.1.45")
 @pytest.mark.parametrize(
     ("dimensions", "hash32", "in_shard"),
     [
@@ -94,6 +97,7 @@ def test_dimension_hash_and_shard_are_those_of_the_vectors(dimensions, hash32, i
 POOL = {"pool": ("p",)}
 
 
+@pytest.mark.spec("10.1.1.1", "10.1.1.2", "10.1.1.5", "10.1.1.6", "10.1.1.7", "13.1.27")
 @pytest.mark.parametrize(
     ("dimensions", "expected"),
     [

@@ -93,6 +93,7 @@ def test_is_lease_id(text, is_one):
     assert names.is_lease_id(text) is is_one
 
 
+@pytest.mark.spec("9.4.1.1", "9.4.1.2", "9.4.1.3", "9.4.1.4", "B.1.1", "B.1.2")
 def test_ids_are_those_of_the_specification():
     request_id = names.request_key(8787878774240697582)
     assert names.task_id(request_id) == "60b2ed0a43023110"
@@ -105,6 +106,7 @@ def test_ids_are_those_of_the_specification():
     assert names.task_created_ms("76d00eba71beef11") == 1_772_600_767_089
 
 
+@pytest.mark.spec("9.4.1.1", "9.4.1.2", "9.4.1.10")
 @given(ms=st.integers(0, (1 << 43) - 1), random16=st.integers(0, 0xFFFF))
 def test_new_request_id_holds_its_time_and_sorts_newest_first_by_key(ms, random16):
     now = names.TASK_EPOCH_MS + ms
@@ -131,6 +133,7 @@ def test_new_request_id_refuses_what_does_not_fit(now_ms, random16):
         names.new_request_id(now_ms, random16)
 
 
+@pytest.mark.spec("9.4.1.3", "9.4.1.4", "9.4.1.5")
 @given(request_id=REQUEST_IDS)
 def test_parse_task_id_gives_the_task_id_of_both_forms(request_id):
     task_id = names.task_id(request_id)
@@ -141,6 +144,7 @@ def test_parse_task_id_gives_the_task_id_of_both_forms(request_id):
     assert names.request_key(names.request_key(request_id)) == request_id
 
 
+@pytest.mark.spec("9.4.1.5")
 @pytest.mark.parametrize(
     "text",
     ["", "1", "6G", "60B2", "60b2 ", "60b2\n", "-10", "0x10", "8" + "0" * 16, "1" * 18, "٣٣"],

@@ -107,6 +107,7 @@ def test_second_call_of_a_bot_sends_the_first_home(store, clock, offers, threads
     assert second["value"].pending.task_id == request.task_id
 
 
+@pytest.mark.spec("10.3.p1")
 def test_slices_go_by_priority_then_age_across_queues(store, clock, offers):
     flat = connect(store, "vm1", clock.now_ms(), os="Linux")
     both = {"pool": ("default",), "os": ("Linux",)}

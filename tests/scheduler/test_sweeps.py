@@ -78,6 +78,7 @@ def test_offer_comes_back_when_it_is_not_claimed_in_time(store, clock, sweeps):
     assert codec.read_pending(doc).retry_count == 1
 
 
+@pytest.mark.spec("10.4.1.3", "13.1.18", "5.8.1.6")
 def test_offer_dropped_four_times_ends_the_task(store, clock, sweeps):
     request = submit(store, clock)
     for _ in range(4):
@@ -85,11 +86,12 @@ def test_offer_dropped_four_times_ends_the_task(store, clock, sweeps):
         clock.advance(61)
         sweeps.round()
     task = task_of(store, request)
-    assert (task.state, task.internal_failure) == ("BOT_DIED", True)
+    assert (task.state, task.internal_failure, task.bot_id) == ("BOT_DIED", True, "vm1")
     assert task.error == "vm1 dropped the lease: not claimed within 60 s"
     assert keys(store, codec.PEND) == keys(store, codec.OFFER) == keys(store, codec.DUE) == []
 
 
+@pytest.mark.spec("10.4.1.1", "9.6.1.2", "5.8.1.4", "9.5.1.9")
 def test_slice_gives_way_to_the_next_and_the_last_one_expires(store, clock, sweeps):
     slices = [make_slice(expiration_s=10), make_slice(expiration_s=20, env={"A": "1"})]
     request = submit(store, clock, slices=slices)
@@ -99,9 +101,10 @@ def test_slice_gives_way_to_the_next_and_the_last_one_expires(store, clock, swee
     assert sweeps.round()["slices"] == 1
     assert (task_of(store, request).state, task_of(store, request).slice_index) == ("PENDING", 1)
     assert len(keys(store, codec.PEND)) == len(keys(store, codec.DUE)) == 1
-    clock.advance(20)
+    clock.advance(22.5)
     assert sweeps.round()["slices"] == 1
     task = task_of(store, request)
+    assert task.expiration_delay_ms == 2_500
     assert (task.state, task.completed_ms, task.abandoned_ms) == (
         "EXPIRED",
         clock.now_ms(),
@@ -110,6 +113,7 @@ def test_slice_gives_way_to_the_next_and_the_last_one_expires(store, clock, swee
     assert keys(store, codec.PEND) == keys(store, codec.DUE) == []
 
 
+@pytest.mark.spec("10.4.p1")
 def test_slices_whose_time_is_over_too_are_skipped(store, clock, sweeps):
     slices = [make_slice(expiration_s=10), make_slice(expiration_s=10), make_slice()]
     request = submit(store, clock, slices=slices)
@@ -118,6 +122,7 @@ def test_slices_whose_time_is_over_too_are_skipped(store, clock, sweeps):
     assert task_of(store, request).slice_index == 2
 
 
+@pytest.mark.spec("4.3.1.5")
 def test_offered_slice_expires_and_its_claim_is_skipped(store, clock, sweeps):
     request = submit(store, clock, slices=[make_slice(expiration_s=10)])
     offer(store, clock, request)
@@ -134,6 +139,7 @@ def test_claimed_slice_never_expires(store, clock, sweeps):
     assert task_of(store, request).state == "RUNNING"
 
 
+@pytest.mark.spec("5.6.2.1", "5.6.2.3", "9.6.1.1", "13.1.21", "5.6.1.2", "9.2.1.17", "D.1.7")
 def test_silent_bot_is_dead_and_its_run_with_it(store, clock, sweeps):
     request = run(store, clock)
     clock.advance(DEAD_S)
@@ -147,6 +153,7 @@ def test_silent_bot_is_dead_and_its_run_with_it(store, clock, sweeps):
     assert sweeps.round()["bots"] == 0
 
 
+@pytest.mark.spec("9.1.1.9", "5.6.2.1")
 def test_bot_that_calls_is_not_dead(store, clock, sweeps):
     request = run(store, clock)
     for _ in range(10):
@@ -232,6 +239,7 @@ def test_outage_of_the_store_is_not_a_bots_silence(store, clock, rng, settings):
     assert task_of(store, request).state == "RUNNING"
 
 
+@pytest.mark.spec("5.6.2.2", "9.6.1.4", "13.1.22", "D.1.7", "5.5.2.3")
 def test_run_nobody_speaks_of_ends_while_its_bot_lives(store, clock, sweeps):
     request = run(store, clock, bot_ping_tolerance_s=100)
     for _ in range(8):
@@ -336,6 +344,7 @@ def test_old_tasks_and_their_output_go_and_running_ones_stay(store, clock, sweep
     assert keys(store, codec.OUT) == keys(store, codec.OUTPOS) == []
 
 
+@pytest.mark.spec("9.6.1.9", "13.1.49")
 def test_old_events_go(store, clock, sweeps):
     connect(store, "vm1", clock.now_ms())
     assert len(keys(store, codec.EVENT)) == 1

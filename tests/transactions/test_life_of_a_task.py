@@ -98,6 +98,7 @@ def kinds_of_events(store):
     return [str(codec.read_event(doc).kind) for doc in reversed(docs)]
 
 
+@pytest.mark.spec("9.5.1.9", "5.8.1.3")
 def test_create_makes_request_state_entry_and_timer(store):
     request = submit(store)
     task = task_of(store, request)
@@ -113,6 +114,7 @@ def test_create_again_changes_nothing(store):
     assert again.task == task_of(store, request)
 
 
+@pytest.mark.spec("9.4.1.7")
 def test_create_refuses_an_id_that_is_taken(store):
     request = submit(store)
     other = make_request(1, now_ms=NOW, name="other")
@@ -129,6 +131,7 @@ def test_create_tells_equal_requests_of_two_calls_apart_by_their_nonce(store):
         create_task(store, request, request_uuid="", nonce="b")
 
 
+@pytest.mark.spec("9.5.1.5", "13.1.42")
 def test_request_uuid_gives_the_first_task_for_seven_days(store):
     first = make_request(1, now_ms=NOW)
     create_task(store, first, request_uuid="u", nonce="a")
@@ -142,6 +145,7 @@ def test_request_uuid_gives_the_first_task_for_seven_days(store):
     assert create_task(store, too_late, request_uuid="u", nonce="c").is_new
 
 
+@pytest.mark.spec("4.3.1.9", "5.8.1.2")
 def test_claim_takes_slice_task_and_bot_in_one_step(store):
     request = running(store)
     task, bot = task_of(store, request), bot_of(store)
@@ -153,6 +157,7 @@ def test_claim_takes_slice_task_and_bot_in_one_step(store):
     assert kinds_of_events(store) == ["bot_connected", "request_task"]
 
 
+@pytest.mark.spec("4.3.1.7")
 def test_claim_again_is_answered_alike_and_writes_nothing(store):
     request = running(store)
     again = unchanged(store, lambda: claim(store, "vm1", request.task_id, NOW + 5))
@@ -245,6 +250,7 @@ def test_task_error_ends_the_run_once(store):
     assert kinds_of_events(store)[-1] == "task_error"
 
 
+@pytest.mark.spec("5.9.1.1")
 def test_cancel_ends_a_pending_task_and_withdraws_everything(store):
     request = submit(store)
     done = cancel_task(store, request.task_id, ALICE, kill_running=False, now_ms=NOW + 9)
@@ -256,6 +262,7 @@ def test_cancel_ends_a_pending_task_and_withdraws_everything(store):
     assert audit.body["reason"] == "why not"
 
 
+@pytest.mark.spec("5.9.1.2", "5.9.1.3", "5.9.1.4", "5.9.1.5")
 def test_cancel_of_each_state_answers_as_the_table_says(store):
     """bot-api 5.9, row by row."""
     request = running(store)
@@ -303,6 +310,7 @@ def test_offer_is_outstanding_until_it_is_returned_once(store):
     assert not unchanged(store, lambda: return_offer(store, offer, NOW, "x"))
 
 
+@pytest.mark.spec("10.4.1.3", "13.1.18")
 def test_offer_dropped_too_often_goes_on_to_the_next_slice(store):
     slices = [make_slice(), make_slice(env={"A": "1"})]
     request = submit(store, slices=slices)
@@ -335,6 +343,7 @@ def test_new_lease_session_of_a_bot_keeps_its_offer(store):
     assert outstanding_offer(store, codec.read_lease_session(doc)) == offer
 
 
+@pytest.mark.spec("10.4.1.1", "5.8.1.4")
 def test_expiry_counts_only_for_the_slice_that_waits(store):
     slices = [make_slice(expiration_s=1), make_slice(expiration_s=1)]
     request = submit(store, slices=slices)
@@ -348,6 +357,7 @@ def test_expiry_counts_only_for_the_slice_that_waits(store):
     assert expire_slice(store, make_request(8).task_id, 0, NOW) is None
 
 
+@pytest.mark.spec("5.6.1.2", "5.6.1.3", "5.8.1.6", "9.6.1.1")
 def test_missing_bot_dies_once_with_its_run(store):
     request = running(store)
     (doc,) = store.get(codec.LIVE, codec.live_key("vm1"))
@@ -367,6 +377,7 @@ def test_event_without_a_uuid_is_counted_once_per_call(store):
     assert bot_of(store).event_count == 3
 
 
+@pytest.mark.spec("9.3.p1")
 def test_event_of_a_bot_nobody_knows_creates_it_only_when_its_kind_may(store):
     for kind in EventKind:
         update = BotUpdate(kind, task_id="aa11")
