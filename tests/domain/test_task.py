@@ -39,6 +39,19 @@ def make_task(state="RUNNING", **more):
     return Task(**{**values, **more})
 
 
+@pytest.mark.spec(
+    "5.8.1.1",
+    "5.8.1.2",
+    "5.8.1.3",
+    "5.8.1.4",
+    "5.8.1.5",
+    "5.8.1.6",
+    "5.8.1.7",
+    "5.8.1.8",
+    "5.8.1.9",
+    "5.8.1.10",
+    "5.8.1.11",
+)
 @pytest.mark.parametrize("old", list(TaskState))
 @pytest.mark.parametrize("new", list(TaskState))
 def test_transition_is_allowed_exactly_when_the_table_says_so(old, new):
@@ -49,6 +62,18 @@ def test_transition_is_allowed_exactly_when_the_table_says_so(old, new):
             check_transition(old, new)
 
 
+@pytest.mark.spec(
+    "5.8.1.2",
+    "5.8.1.3",
+    "5.8.1.4",
+    "5.8.1.5",
+    "5.8.1.6",
+    "5.8.1.7",
+    "5.8.1.8",
+    "5.8.1.9",
+    "5.8.1.10",
+    "5.8.1.11",
+)
 @pytest.mark.parametrize("state", list(TaskState))
 def test_state_is_final_when_nothing_leaves_it(state):
     assert is_final(state) == (state not in LEGAL)
@@ -95,6 +120,7 @@ class Life(RuleBasedStateMachine):
 TestLife = pytest.mark.slow(Life.TestCase)
 
 
+@pytest.mark.spec("10.4.p1")
 def test_deadline_adds_the_expirations_of_the_slices_before():
     slices = [make_slice(expiration_s=10), make_slice(expiration_s=5)]
     request = make_request(slices=slices)
