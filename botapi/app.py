@@ -14,6 +14,8 @@ from werkzeug.exceptions import HTTPException
 from botapi import __version__, api, web
 from botapi.api.server import ApiServer
 from botapi.auth.bootstrap import EnrolledDigests
+from botapi.auth.credentials import CredentialChecker
+from botapi.auth.jwks import KeySets
 from botapi.auth.keys import KeyRing
 from botapi.auth.release_signing import (
     DEVELOPMENT,
@@ -139,6 +141,7 @@ def build(
         settings=settings,
         keys=keys,
         enrolled=enrolled,
+        credentials=CredentialChecker(KeySets(concurrency, clock)),
         config=config,
         archives=archives,
         offers=offers,

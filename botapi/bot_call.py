@@ -14,7 +14,14 @@ from botapi.auth.botsession import (
     encode,
     known_session,
 )
-from botapi.auth.credentials import Identity, Presented, authorize_bot
+from botapi.auth.credentials import (
+    CredentialChecker,
+    Identity,
+    Presented,
+    Proof,
+    Rules,
+    authorize_bot,
+)
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
 from botapi.cfg.provider import Provider, Snapshot
 from botapi.cfg.releases import Releases
@@ -51,6 +58,8 @@ class Call:
     base_url: str
     """Scheme and host the bot used, without a trailing slash."""
     presented: Presented
+    proof: Proof | None = None
+    """What `presented` proves; None while nobody has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,7 @@ class BotServer:
     settings: Settings
     keys: KeyRing
     enrolled: EnrolledDigests
+    credentials: CredentialChecker
     config: Provider
     archives: Releases
     offers: Offers
@@ -150,24 +160,42 @@ class BotServer:
         """The session in a token. Raises BadToken; whether it is expired is not asked."""
         return known_session(token, self.keys.secret(SESSION))
 
-    def refuse_bad_credentials(self, call: Call) -> None:
-        """Refuse headers that are present and no good, before anything else (bot-api 0.4).
+    def verified(self, call: Call) -> Call:
+        """The call with what its credential headers prove (bot-api 0.4 step 1).
 
-        Raises Refusal UNAUTHENTICATED. Who the caller is to be is not known yet.
+        Raises Refusal UNAUTHENTICATED for one that is present and bad, INTERNAL when that
+        cannot be told now.
         """
-        if call.presented.unverifiable:
-            name = call.presented.unverifiable
-            raise Refusal(Code.UNAUTHENTICATED, f"{name} is not supported by this server")
+        return replace(call, proof=self._proof(call))
+
+    def _proof(self, call: Call) -> Proof:
+        fleet = self.config.cached().fleet
+        return self.credentials.verify(call.presented, fleet, call.now_ms / 1000)
 
     def authorize(self, bot_id: str, methods: Sequence[AuthMethod], call: Call) -> Identity:
-        """Who the bot proves to be. Raises Refusal UNAUTHENTICATED."""
-        return authorize_bot(
-            bot_id,
-            methods,
-            call.presented,
-            ip_lists=self.config.cached().fleet.ip_lists,
+        """Who the bot proves to be. Raises Refusal as `verified`."""
+        rules = Rules(
             enrolled_digest=self.enrolled.digest,
+            ip_lists=self.config.cached().fleet.ip_lists,
+            own_url=self.settings.public_url,
         )
+        proof = call.proof or self._proof(call)
+        return authorize_bot(bot_id, methods, proof, rules)
+
+    def authorize_session(self, session: Session, call: Call) -> Identity:
+        """Who the owner of a session proves to be, by the session's own methods.
+
+        Raises Refusal as `verified`, also for a credential other than the one that the
+        session was made or last refreshed with by a poll: its token is no use elsewhere.
+        """
+        identity = self.authorize(session.bot_id, session.bot_config.bot_auth, call)
+        bound = session.credential_sha256
+        if bound and bound != identity.credential_sha256:
+            raise Refusal(
+                Code.UNAUTHENTICATED,
+                "session: made with another credential; poll or handshake again",
+            )
+        return identity
 
     def check_bootstrap(self, text: str, call: Call) -> str:
         """The id of a bootstrap token that is still good for at least one machine.

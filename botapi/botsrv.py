@@ -236,7 +236,7 @@ class BotRoutes:
         """The steps of bot-api 0.4, in their order."""
         call, body = self._read(route, http, rid)
         session = self._session(body.session, call)
-        identity = self._server.authorize(session.bot_id, session.bot_config.bot_auth, call)
+        identity = self._server.authorize_session(session, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
         if doc is None:
             raise Refusal(
@@ -253,7 +253,7 @@ class BotRoutes:
     def _read(self, route: Route, http: Request, rid: str) -> tuple[Call, Any]:
         """Steps 1 to 4 of bot-api 0.4: who calls, and the typed body."""
         call = self._call(http, rid)
-        self._server.refuse_bad_credentials(call)
+        call = self._server.verified(call)
         return call, _json(route, http)
 
     def _session(self, token: str | None, call: Call) -> Session:

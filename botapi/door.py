@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
-from botapi.auth.credentials import Presented, client_ip, presented
+from botapi.auth.credentials import Presented, client_ip
 from botapi.clock import Clock, Rng
 from botapi.domain.errors import Code, Refusal
 from botapi.settings import Settings
@@ -79,7 +79,8 @@ class Door:
         """Address and credentials, through the trusted proxies."""
         peer = http.remote_addr or ""
         forwarded = http.headers.get("X-Forwarded-For", "")
-        return presented(client_ip(peer, forwarded, self.settings.behind_proxy), http.headers)
+        address = client_ip(peer, forwarded, self.settings.behind_proxy)
+        return Presented(address, http.headers, self.is_proxy(peer))
 
     def base_url(self, http: Request) -> str:
         """Scheme and host as the caller wrote them, unless a public URL is set."""

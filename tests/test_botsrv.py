@@ -242,12 +242,19 @@ def test_call_fails_when_the_stored_dimensions_are_broken(parts, bot, dimensions
     assert (bot.status, bot.text) == (500, LINE.format("Internal", text))
 
 
-@pytest.mark.parametrize("header", ["X-Luci-Gce-Vm-Token", "X-Luci-Machine-Token", "Authorization"])
-def test_call_with_a_credential_nobody_can_check_is_refused(parts, client, header):
-    body = {"dimensions": {"id": ["vm1"]}}
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("X-Luci-Gce-Vm-Token", "settings.cfg has no gce_vm_tokens"),
+        ("X-Luci-Machine-Token", "not base64"),
+        ("Authorization", "only Bearer tokens are understood"),
+    ],
+)
+@pytest.mark.spec("0.4.1.1")
+def test_call_with_a_bad_credential_is_refused_before_anything_else(parts, client, header, said):
     with nothing_changes(parts.store):
-        response = post(client, BOT_PATH + "/handshake", body, **{header: "x"})
-    says(response, 401, "Unauthenticated", f"{header} is not supported by this server")
+        response = post(client, BOT_PATH + "/handshake", "no object", **{header: "x"})
+    says(response, 401, "Unauthenticated", f"{header}: {said}")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -1,11 +1,15 @@
 """Who a bot proves to be: the headers and the address of a call against its group's methods.
 
-Present but bad is refused; absent asks the next method (bot-api 0.4 step 1, 7.3). Every
-method fails closed, and so do those that this server cannot verify.
+Two steps (bot-api 0.4). `CredentialChecker.verify` comes first of all and looks at the headers
+alone: what is present and bad is refused whatever else would do; what is absent proves nothing.
+`authorize_bot` then asks the methods of the bot's group one after the other (bot-api 7.3).
+Every method fails closed.
 """
 
 import hashlib
 import hmac
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,46 +23,49 @@ from ipaddress import (
 from types import MappingProxyType
 from typing import Protocol
 
+from botapi.auth import gce_token, machine_token, oidc
+from botapi.auth.client_cert import read_names
+from botapi.auth.gce_token import verify_gce_vm_token
+from botapi.auth.machine_token import verify_machine_token
+from botapi.auth.oidc import verify_bearer
+from botapi.auth.proof import (
+    Account,
+    Evidence,
+    Instance,
+    Keys,
+    Machine,
+    Trust,
+    Verified,
+    Verifier,
+    refusal,
+)
+from botapi.concurrency import native_lock
 from botapi.domain.bot_groups import AuthMethod
-from botapi.domain.errors import Code, Refusal
+from botapi.domain.fleet_settings import FleetSettings
 from botapi.domain.names import host_id
 
 Network = IPv4Network | IPv6Network
 
 SECRET_HEADER = "X-Skep-Bot-Secret"  # noqa: S105 - the name of a header
 MAX_SECRET_CHARS = 512
-UNVERIFIABLE = ("X-Luci-Gce-Vm-Token", "X-Luci-Machine-Token", "Authorization")
-"""Upstream's credentials in the order in which the first present one decides (bot-api 0.6)."""
+VERIFIED_S = 60
+"""Longest that a token which was found good is taken for good without another look."""
+MAX_VERIFIED = 20_000
+"""Good tokens that are remembered."""
+
+VERIFIERS: Mapping[str, Verifier] = MappingProxyType(
+    {
+        gce_token.HEADER: verify_gce_vm_token,
+        machine_token.HEADER: verify_machine_token,
+        oidc.HEADER: verify_bearer,
+    }
+)
+"""By header, in the order in which the first present one decides (bot-api 0.6)."""
 
 NO_LISTS: Mapping[str, Sequence[Network]] = MappingProxyType({})
-_ENROLLED = "require_enrolled_secret"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
-
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """What a call brings along.
-
-    `peer_ip` is the client's address as `client_ip` tells it, `secret` the enrolled secret
-    or empty, `unverifiable` the name of the first header that nobody here can check.
-    """
-
-    peer_ip: str
-    secret: str = field(default="", repr=False)
-    unverifiable: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a bot is: `name` for people (`authenticated_as`), and the method that said so.
-
-    `credential_sha256` is a fingerprint of what was shown, empty for an address alone.
-    `warnings` are failures of methods with `log_if_failed` that were tried before.
-    """
-
-    name: str
-    method: str
-    credential_sha256: bytes = b""
-    warnings: tuple[str, ...] = ()
+log = logging.getLogger(__name__)
 
 
 class Headers(Protocol):
@@ -69,79 +76,333 @@ class Headers(Protocol):
         ...
 
 
-def presented(peer_ip: str, headers: Headers) -> Presented:
-    """Pick the credentials out of a call."""
-    first = next((name for name in UNVERIFIABLE if headers.get(name)), "")
-    return Presented(peer_ip, headers.get(SECRET_HEADER) or "", first)
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a call brings along, unchecked.
+
+    `peer_ip` is the client's address as `client_ip` tells it; `by_proxy`: the connection is
+    a trusted proxy's, whose word on client certificates is believed.
+    """
+
+    peer_ip: str
+    headers: Headers = field(default_factory=lambda: NO_HEADERS, repr=False)
+    by_proxy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a call proves. `secret` is unchecked still: whose it must be is not known yet.
+
+    `evidence` is of the one header that decided, `cert_names` of a client certificate.
+    """
+
+    peer_ip: str
+    secret: str = field(default="", repr=False)
+    evidence: Evidence | None = None
+    cert_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a bot is: `name` for people (`authenticated_as`), and the method that said so.
+
+    `credential_sha256` is a fingerprint of what was shown, empty for an address alone.
+    """
+
+    name: str
+    method: str
+    credential_sha256: bytes = b""
+
+
+class CredentialChecker:
+    """Checks the credential headers of calls in one process; any thread may call."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._lock = native_lock()
+        self._fleet: FleetSettings | None = None
+        self._good: OrderedDict[tuple[str, bytes], Verified] = OrderedDict()
+        self._has_warned = False
+
+    def verify(self, presented: Presented, fleet: FleetSettings, now_s: float) -> Proof:
+        """What the headers prove (bot-api 0.4 step 1, 0.6).
+
+        Raises Refusal UNAUTHENTICATED for a header that is present and bad, INTERNAL when
+        that cannot be told now. `now_s` is in seconds since 1970.
+        """
+        headers = presented.headers
+        evidence = None
+        for name, verifier in VERIFIERS.items():
+            text = headers.get(name)
+            if text:
+                evidence = self._verified(name, verifier, text, fleet, now_s)
+                break
+        return Proof(
+            peer_ip=presented.peer_ip,
+            secret=headers.get(SECRET_HEADER) or "",
+            evidence=evidence,
+            cert_names=self._cert_names(presented, fleet.client_cert_header),
+        )
+
+    def _verified(
+        self, name: str, verifier: Verifier, text: str, fleet: FleetSettings, now_s: float
+    ) -> Evidence:
+        """What a token says; a good one is remembered for a moment, never beyond its end."""
+        key = (name, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+        with self._lock:
+            if self._fleet is not fleet:  # other keys, issuers or audiences
+                self._good.clear()
+                self._fleet = fleet
+            known = self._good.get(key)
+        if known is not None and now_s < known.expires_s:
+            return known.evidence
+        found = verifier(text, trust_of(fleet, self._keys, now_s))
+        kept = Verified(found.evidence, min(found.expires_s, now_s + VERIFIED_S))
+        with self._lock:
+            if self._fleet is fleet:
+                self._good[key] = kept
+                self._good.move_to_end(key)
+                if len(self._good) > MAX_VERIFIED:
+                    self._good.popitem(last=False)
+        return found.evidence
+
+    def _cert_names(self, presented: Presented, header: str) -> tuple[str, ...]:
+        text = presented.headers.get(header) if header else None
+        if not text:
+            return ()
+        if presented.by_proxy:
+            return read_names(header, text)
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "%s sends %s and is not in SKEP_BEHIND_PROXY: such headers are ignored",
+                presented.peer_ip,
+                header,
+            )
+        return ()
+
+
+def trust_of(fleet: FleetSettings, keys: Keys, now_s: float) -> Trust:
+    """What settings.cfg says tokens are checked against."""
+    vm = fleet.gce_vm_tokens
+    return Trust(
+        now_s=now_s,
+        keys=keys,
+        providers=fleet.oidc_providers,
+        machine_token_keys=fleet.machine_token_keys,
+        vm_provider=vm.provider if vm is not None else None,
+        vm_audiences=vm.audiences if vm is not None else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What credentials are compared with, beside the methods of a group.
+
+    `enrolled_digest(host_id)` gives the stored SHA-256 of a host's secret, None for a host
+    that never enrolled; what it raises ends the search. `own_url` is the address of this
+    server as identity tokens name it, empty when nobody set it.
+    """
+
+    enrolled_digest: Callable[[str], bytes | None]
+    ip_lists: Mapping[str, Sequence[Network]] = field(default_factory=lambda: NO_LISTS)
+    own_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bot:
+    """One bot before one method: its host, what it proved, the digest of a good secret."""
+
+    host: str
+    proof: Proof
+    secret_sha256: bytes
+    own_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    """Who the bot is, and the fingerprint of the credential that said so."""
+
+    name: str
+    credential_sha256: bytes
 
 
 def authorize_bot(
-    bot_id: str,
-    methods: Sequence[AuthMethod],
-    presented: Presented,
-    *,
-    enrolled_digest: Callable[[str], bytes | None],
-    ip_lists: Mapping[str, Sequence[Network]] = NO_LISTS,
+    bot_id: str, methods: Sequence[AuthMethod], proof: Proof, rules: Rules
 ) -> Identity:
     """The identity by the first method that is satisfied (bot-api 7.3).
 
-    `enrolled_digest(host_id)` gives the stored SHA-256 of a host's secret, None for a host
-    that never enrolled; what it raises ends the search. Raises Refusal UNAUTHENTICATED
-    with the one reason, or `no auth method succeeded: e1; e2`.
+    Raises Refusal UNAUTHENTICATED with the one reason, or
+    `no auth method succeeded: e1; e2`.
     """
-    if presented.unverifiable:
-        raise _refusal(f"{presented.unverifiable} is not supported by this server")
     host = host_id(bot_id)
-    fingerprint = _check_secret(host, presented, enrolled_digest)
+    secret = _good_secret(host, proof.secret, rules.enrolled_digest)
+    bot = _Bot(host, proof, secret, rules.own_url)
     failures: list[str] = []
-    warnings: list[str] = []
     for method in methods:
-        failure = _failure(method, fingerprint, presented, ip_lists)
-        if not failure:
-            name = f"bot:{host}" if method.require_enrolled_secret else "bot:whitelisted-ip"
+        granted = _ask(method, bot, rules.ip_lists)
+        if isinstance(granted, _Granted):
             by = (*method.requirements(), "ip_whitelist")[0]
-            return Identity(name, by, fingerprint, tuple(warnings))
-        failures.append(failure)
+            return Identity(granted.name, by, granted.credential_sha256)
+        failures.append(granted)
         if method.log_if_failed:
-            warnings.append(failure)
+            log.error("bot %s: an auth method failed: %s", bot_id, granted)
     if not failures:
-        raise _refusal("no auth method is configured for this bot")
+        raise refusal("no auth method is configured for this bot")
     if len(failures) == 1:
-        raise _refusal(failures[0])
-    raise _refusal("no auth method succeeded: " + "; ".join(failures))
+        raise refusal(failures[0])
+    raise refusal("no auth method succeeded: " + "; ".join(failures))
 
 
-def _check_secret(
-    host: str, presented: Presented, enrolled_digest: Callable[[str], bytes | None]
-) -> bytes:
-    """The fingerprint of the presented secret, empty without one; Refusal when it is wrong."""
-    if not presented.secret:
+def _good_secret(host: str, secret: str, enrolled_digest: Callable[[str], bytes | None]) -> bytes:
+    """The digest of the presented secret, empty without one; Refusal when it is wrong."""
+    if not secret:
         return b""
     stored = enrolled_digest(host)
-    shown = secret_digest(presented.secret[:MAX_SECRET_CHARS])
+    sent = secret_digest(secret[:MAX_SECRET_CHARS])
     if stored is None:
-        raise _refusal(f"{SECRET_HEADER}: this host is not enrolled")
-    if not hmac.compare_digest(shown, stored):
-        raise _refusal(f"{SECRET_HEADER}: not the secret of this host")
-    return hashlib.sha256(b"skep credential" + shown).digest()
+        raise refusal(f"{SECRET_HEADER}: this host is not enrolled")
+    if not hmac.compare_digest(sent, stored):
+        raise refusal(f"{SECRET_HEADER}: not the secret of this host")
+    return sent
 
 
-def _failure(
-    method: AuthMethod,
-    fingerprint: bytes,
-    presented: Presented,
-    ip_lists: Mapping[str, Sequence[Network]],
-) -> str:
-    """Why the method is not satisfied; empty when it is."""
+def _ask(
+    method: AuthMethod, bot: _Bot, ip_lists: Mapping[str, Sequence[Network]]
+) -> _Granted | str:
+    """Who the bot is by this method, or why it is nobody."""
     requirements = method.requirements()
-    for name in requirements:
-        if name != _ENROLLED:
-            return f"{name} is not supported by this server"
-    if method.require_enrolled_secret and not fingerprint:
-        return f"{SECRET_HEADER} is missing"
+    if not requirements and not method.ip_whitelist:
+        return "the auth entry names no method"
+    granted = _Granted("bot:whitelisted-ip", _secret_fingerprint(bot.secret_sha256))
+    for name in requirements:  # one; of several in a damaged entry all must be satisfied
+        answer = _METHODS[name](method, bot)
+        if isinstance(answer, str):
+            return answer
+        granted = answer
     if method.ip_whitelist:
-        return _ip_failure(method.ip_whitelist, presented.peer_ip, ip_lists)
-    return "" if requirements else "the auth entry names no method"
+        failure = _ip_failure(method.ip_whitelist, bot.proof.peer_ip, ip_lists)
+        if failure:
+            return failure
+    return granted
+
+
+def _enrolled_secret(_method: AuthMethod, bot: _Bot) -> _Granted | str:
+    if not bot.secret_sha256:
+        return f"{SECRET_HEADER} is missing"
+    return _Granted(f"bot:{bot.host}", _secret_fingerprint(bot.secret_sha256))
+
+
+def _machine_token(method: AuthMethod, bot: _Bot) -> _Granted | str:
+    machine = bot.proof.evidence
+    if not isinstance(machine, Machine):
+        return f"{machine_token.HEADER} is missing"
+    if not is_name_of(machine.fqdn, bot.host):
+        return f'the machine token is of "{machine.fqdn}", not of host "{bot.host}"'
+    cas = method.require_luci_machine_token_secure
+    if cas and machine.ca_id not in cas:
+        return (
+            f"the machine token is by the certificate authority {machine.ca_id}, not a listed one"
+        )
+    return _granted(f"bot:{machine.fqdn}")
+
+
+def _gce_vm(method: AuthMethod, bot: _Bot) -> _Granted | str:
+    instance = bot.proof.evidence
+    project = method.require_gce_vm_token
+    if not isinstance(instance, Instance):
+        return f"{gce_token.HEADER} is missing"
+    if instance.name != bot.host:
+        return f'the VM token is of instance "{instance.name}", not of host "{bot.host}"'
+    if not project or instance.project != project:
+        return f'the VM token is of project "{instance.project}", not of "{project}"'
+    return _granted(f"bot:{instance.name}@gce.{instance.project}")
+
+
+def _service_account(method: AuthMethod, bot: _Bot) -> _Granted | str:
+    account = bot.proof.evidence
+    if not isinstance(account, Account):
+        return f"{oidc.HEADER} is missing"
+    if not account.email:
+        return "the identity token names no verified e-mail address"
+    if account.email not in method.require_service_account:
+        return f"{account.email} is not a listed service account"
+    return _audience_failure(account, bot.own_url) or _granted(f"user:{account.email}")
+
+
+def _oidc(method: AuthMethod, bot: _Bot) -> _Granted | str:
+    account, asked = bot.proof.evidence, method.require_oidc
+    if not isinstance(account, Account) or asked is None:
+        return f"{oidc.HEADER} is missing"
+    if account.issuer != asked.issuer:
+        return f"the identity token is by {account.issuer}, not by {asked.issuer}"
+    if not _is_listed(account.subject, asked.subjects, bot.host):
+        return f'the subject "{account.subject}" is not listed'
+    name = f"user:{account.email}" if account.email else f"oidc:{account.issuer}#{account.subject}"
+    failure = _audience_failure(account, asked.audience or bot.own_url)
+    return failure or _granted(name, f"{account.issuer}#{account.subject}")
+
+
+def _audience_failure(account: Account, audience: str) -> str:
+    """Why the token is not for us; empty when it is. A slash at the end makes no difference."""
+    if not audience:
+        return "the audience of identity tokens is not set: set SKEP_PUBLIC_URL"
+    if audience.rstrip("/") not in {said.rstrip("/") for said in account.audiences}:
+        return f"the identity token is not for {audience}"
+    return ""
+
+
+def _client_cert(method: AuthMethod, bot: _Bot) -> _Granted | str:
+    names = bot.proof.cert_names
+    if not names:
+        return "no client certificate was passed on by a trusted proxy"
+    listed = method.require_client_cert
+    fitting = (
+        name
+        for name in names
+        if (_is_listed(name, listed, bot.host) if listed else is_name_of(name, bot.host))
+    )
+    found = next(fitting, "")
+    if not found:
+        wanted = "a listed name" if listed else f'the name of host "{bot.host}"'
+        return f"the client certificate does not carry {wanted}"
+    return _granted(f"bot:{found}")
+
+
+_METHODS: Mapping[str, Callable[[AuthMethod, _Bot], _Granted | str]] = MappingProxyType(
+    {
+        "require_enrolled_secret": _enrolled_secret,
+        "require_luci_machine_token": _machine_token,
+        "require_luci_machine_token_secure": _machine_token,
+        "require_service_account": _service_account,
+        "require_gce_vm_token": _gce_vm,
+        "require_oidc": _oidc,
+        "require_client_cert": _client_cert,
+    }
+)
+
+
+def is_name_of(name: str, host: str) -> bool:
+    """Is it the name of this host: the host id itself, or that, a dot and more (bot-api 7.1)?"""
+    return bool(host) and (name == host or name.startswith(f"{host}."))
+
+
+def _is_listed(name: str, listed: Sequence[str], host: str) -> bool:
+    """Is the name listed, where `{host}` in the list stands for the host id?"""
+    if not name or not host:
+        return False
+    return any(pattern.replace("{host}", host) == name for pattern in listed)
+
+
+def _granted(name: str, subject: str = "") -> _Granted:
+    text = (subject or name).encode("utf-8", "surrogatepass")
+    return _Granted(name, hashlib.sha256(b"skep credential of " + text).digest())
+
+
+def _secret_fingerprint(secret_sha256: bytes) -> bytes:
+    if not secret_sha256:
+        return b""
+    return hashlib.sha256(b"skep credential" + secret_sha256).digest()
 
 
 def _ip_failure(name: str, peer_ip: str, ip_lists: Mapping[str, Sequence[Network]]) -> str:
@@ -199,7 +460,3 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _is_in(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
-
-
-def _refusal(message: str) -> Refusal:
-    return Refusal(Code.UNAUTHENTICATED, message)

@@ -414,6 +414,7 @@ def _reply(
                     facts.group, call, facts.rbe, facts.effective_bot_id
                 ),
                 last_seen_config_ms=facts.snapshot.fetched_ms,
+                credential_sha256=facts.identity.credential_sha256,
             )
         )
     if request.skep is not None:

@@ -1,0 +1,151 @@
+"""Makers of real tokens: an OpenID Connect issuer, and a signer of machine tokens.
+
+Keys and signatures are real; only the people behind them are not.
+"""
+
+import contextlib
+import http.server
+import json
+import threading
+from base64 import b64encode
+from functools import cache
+
+import jwt
+from botpb import machine_token_pb2
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import get_default_algorithms
+
+NOW_S = 1_772_604_367
+DISCOVERY = "/.well-known/openid-configuration"
+
+
+@cache
+def rsa_key(number=0):
+    """A private RSA key; equal numbers give the same one."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@cache
+def private_key(algorithm, number=0):
+    """A private key for a signature algorithm."""
+    if algorithm.startswith("RS"):
+        return rsa_key(number)
+    if algorithm == "ES256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def pem_of(key):
+    """The public half as PEM text."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+class Issuer:
+    """Signs identity tokens; `jwks()` is what it publishes."""
+
+    def __init__(self, url="https://id.example"):
+        self.url = url
+        self.keys = {"k1": ("RS256", private_key("RS256"))}
+
+    def add(self, key_id, algorithm, number=1):
+        self.keys[key_id] = (algorithm, private_key(algorithm, number))
+
+    def jwks(self):
+        entries = []
+        for key_id, (algorithm, key) in self.keys.items():
+            made = get_default_algorithms()[algorithm].to_jwk(key.public_key(), as_dict=True)
+            entries.append({**made, "kid": key_id, "use": "sig"})
+        return {"keys": entries}
+
+    def claims(self, now_s=NOW_S, **more):
+        claims = {"iss": self.url, "sub": "robot", "iat": now_s, "exp": now_s + 600}
+        return {name: value for name, value in {**claims, **more}.items() if value is not None}
+
+    def token(self, key_id="k1", now_s=NOW_S, headers=None, **claims):
+        algorithm, key = self.keys[key_id]
+        return jwt.encode(
+            self.claims(now_s, **claims), key, algorithm, {"kid": key_id, **(headers or {})}
+        )
+
+    def account_token(self, email="robot@id.example", aud="https://skep.example", **more):
+        return self.token(**{"email": email, "email_verified": True, "aud": aud, **more})
+
+    def vm_token(self, instance="vm1", project="proj", aud="app.appspot.com", **more):
+        engine = {"instance_name": instance, "project_id": project, "zone": "z"}
+        return self.token(**{"aud": aud, "google": {"compute_engine": engine}, **more})
+
+
+class MachineSigner:
+    """Signs machine tokens."""
+
+    def __init__(self, key_id="ts", number=0):
+        self.key_id = key_id
+        self.key = rsa_key(number)
+
+    @property
+    def pem(self):
+        return pem_of(self.key)
+
+    def token(self, fqdn="vm1.example", *, ca_id=1, issued_at=NOW_S, lifetime=600, **more):
+        body = machine_token_pb2.MachineTokenBody(
+            machine_fqdn=fqdn, issued_at=issued_at, lifetime=lifetime, ca_id=ca_id, cert_sn=7
+        ).SerializeToString()
+        return self.envelope(body, **more)
+
+    def envelope(self, body, **more):
+        values = {
+            "token_body": body,
+            "key_id": self.key_id,
+            "rsa_sha256": self.key.sign(body, padding.PKCS1v15(), SHA256()),
+            **more,
+        }
+        raw = machine_token_pb2.MachineTokenEnvelope(**values).SerializeToString()
+        return b64encode(raw).decode().rstrip("=")
+
+
+class IssuerServer(Issuer):
+    """An issuer with an HTTP server on loopback; counts what it was asked.
+
+    `answers` replaces what a path is answered: (status, headers, body).
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.answers = {}
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                status, headers, body = outer.answer(self.path)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def answer(self, path):
+        if path in self.answers:
+            return self.answers[path]
+        if path == DISCOVERY:
+            found = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            return 200, {}, json.dumps(found).encode()
+        return (200, {}, json.dumps(self.jwks()).encode()) if path == "/keys" else (404, {}, b"")
+
+    def close(self):
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
