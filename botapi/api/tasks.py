@@ -15,6 +15,7 @@ from botapi.api.why import Reasons
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid, new_request_id, parse_task_id
 from botapi.domain.names import task_id as name_of
+from botapi.domain.pool_rules import under_pool_rules
 from botapi.domain.service_accounts import settled
 from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState, is_final
 from botapi.store import codec
@@ -76,7 +77,8 @@ def _create(
         now_ms = parts.clock.now_ms()
         task_id = name_of(new_request_id(now_ms, parts.rng.randbits(16)))
         request = task_request(body, task_id, actor, now_ms)
-        request = settled(request, parts.config.cached().pools)
+        pools = parts.config.cached().pools
+        request = under_pool_rules(settled(request, pools), pools)
         before = _check_capacity(parts, request, idempotency_key) if draw == 0 else None
         if before is not None:
             return Created(before, is_new=False), request

@@ -102,6 +102,8 @@ class TaskRequest:
     """An e-mail, `none` or `bot`: whom the task acts as."""
     realm: str = ""
     """`project:name`; empty where nobody said one and no pools.cfg does."""
+    is_newest_first: bool = False
+    """Does it go before older ones of its priority? As its pool said when it was made."""
 
     def deadline_ms(self, index: int) -> int:
         """When slice `index` expires: created + the expirations of slices 0..index."""
@@ -189,9 +191,9 @@ class PendingSlice:
     retry_count: int = 0
 
     @property
-    def order(self) -> tuple[int, int, str]:
-        """Smaller runs first: priority, then age."""
-        return (self.priority, self.created_ms, self.task_id)
+    def order(self) -> str:
+        """Smaller runs first: as in its queue, so also among the heads of several queues."""
+        return self.key.removeprefix(self.queue_key)
 
 
 @dataclass(frozen=True, slots=True)

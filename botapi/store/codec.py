@@ -179,9 +179,10 @@ def read_task(doc: Doc) -> Task:
     return _read(doc, Task)
 
 
-def pend_key(queue_key: Key, priority: int, created_ms: int, task_id: str) -> Key:
-    """Within a queue: priority, then age."""
-    return f"{queue_key}!{priority:03d}!{oldest_first(created_ms)}!{task_id}"
+def pend_key(queue_key: Key, request: TaskRequest) -> Key:
+    """Within a queue: priority, then age, as the pool wants it."""
+    by_age = newest_first if request.is_newest_first else oldest_first
+    return f"{queue_key}!{request.priority:03d}!{by_age(request.created_ms)}!{request.task_id}"
 
 
 def queue_of_pend(key: Key) -> Key:

@@ -34,7 +34,7 @@ def pending_slice(request: TaskRequest, index: int, retry_count: int = 0) -> Pen
     dimensions = request.slices[index].dimensions
     queue_key = codec.queue_key(queue_of(dimensions))
     return PendingSlice(
-        key=codec.pend_key(queue_key, request.priority, request.created_ms, request.task_id),
+        key=codec.pend_key(queue_key, request),
         queue_key=queue_key,
         task_id=request.task_id,
         slice_index=index,

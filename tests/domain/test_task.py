@@ -147,6 +147,13 @@ def test_pool_of_a_slice_is_empty_when_it_has_none():
 
 
 def test_lease_id_names_task_slice_and_retry():
-    slot = PendingSlice("k", "q", "76d00eba71beef10", 2, 100, 1, 4, 3)
+    slot = PendingSlice("q!100!1!t", "q", "76d00eba71beef10", 2, 100, 1, 4, 3)
     assert lease_id(slot) == "local-76d00eba71beef10-2-3"
-    assert slot.order == (100, 1, "76d00eba71beef10")
+
+
+def test_order_among_the_heads_of_several_queues_is_that_within_one():
+    def slot(queue, place):
+        return PendingSlice(f"{queue}!{place}", queue, "t", 0, 0, 0, 0)
+
+    slots = [slot("p", "050!2!b"), slot("z", "050!1!c"), slot("a", "100!0!a")]
+    assert sorted(slots, key=lambda one: one.order) == [slots[1], slots[0], slots[2]]
