@@ -60,6 +60,7 @@ def says(response, status, code, text):
     assert response.headers["X-Request-Id"]
 
 
+@pytest.mark.spec("0.3.1.2", "0.4.1.2")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "content_type", ["", "application/json", "text/plain; charset=utf-8", "application/json;"]
@@ -71,6 +72,7 @@ def test_call_is_refused_when_its_content_type_is_another(parts, client, path, c
     says(response, 400, "InvalidArgument", line)
 
 
+@pytest.mark.spec("0.3.1.2")
 def test_content_type_is_compared_in_lower_case(client):
     dims = {"dimensions": {"id": ["vm1"]}}
     for name in ("application/json; charset=UTF-8", "Application/JSON; Charset=utf-8"):
@@ -98,6 +100,7 @@ BAD_JSON = {
 }
 
 
+@pytest.mark.spec("0.3.1.1", "0.4.1.4")
 @pytest.mark.parametrize("path", [BOT_PATH + "/handshake", BOT_PATH + "/poll"])
 @pytest.mark.parametrize("name", BAD_JSON)
 def test_body_that_is_no_json_object_is_refused(parts, client, path, name):
@@ -108,6 +111,7 @@ def test_body_that_is_no_json_object_is_refused(parts, client, path, name):
     assert response.text.count("\n") == 1
 
 
+@pytest.mark.spec("0.3.1.7", "0.4.1.4")
 @pytest.mark.parametrize(
     ("path", "body", "place"),
     [
@@ -142,6 +146,7 @@ def test_wrong_type_is_refused_with_its_place(parts, client, path, body, place):
     assert f"`{place}`" in response.text
 
 
+@pytest.mark.spec("0.3.1.5", "0.3.1.8")
 def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(client):
     body = {"dimensions": {"id": ["vm1"]}, "state": None, "version": None, "zzz": 1}
     assert post(client, BOT_PATH + "/handshake", body).status_code == 200
@@ -159,6 +164,7 @@ def test_body_over_its_limit_is_refused_and_the_connection_closed(parts, client,
     assert within.status_code in {400, 401}
 
 
+@pytest.mark.spec("0.4.1.5", "2.5.1.3")
 @pytest.mark.parametrize("path", SESSION_PATHS)
 def test_call_without_a_session_is_refused(parts, client, bot, path):
     for body in ({}, {"session": ""}, {"session": None}):
@@ -167,6 +173,7 @@ def test_call_without_a_session_is_refused(parts, client, bot, path):
         says(response, 401, "Unauthenticated", "session: missing; handshake first")
 
 
+@pytest.mark.spec("0.4.1.6", "2.5.1.3")
 @pytest.mark.parametrize("path", SESSION_PATHS)
 def test_call_with_a_token_that_is_none_is_refused(parts, client, bot, path):
     for token in ("%%%", "aGVsbG8=", "x" * 100_000):
@@ -196,6 +203,7 @@ def test_call_is_refused_when_another_key_signed_its_token(parts, client, bot):
     assert response.status_code == 401
 
 
+@pytest.mark.spec("0.4.1.8", "2.5.1.3", "13.1.1")
 def test_call_is_refused_when_its_session_is_expired(parts, clock, bot):
     clock.advance(3600)
     assert bot.call("/event", event="bot_log") == {}
@@ -211,6 +219,7 @@ def forget(store, bot_id):
     store.transact(lambda txn: txn.delete(codec.BOT, join_key(bot_id)), label="test")
 
 
+@pytest.mark.spec("0.4.p1", "0.4.1.10")
 @pytest.mark.parametrize("path", [route.path for route in WITH_SESSION])
 def test_call_of_a_bot_nobody_knows_is_refused(parts, bot, path):
     forget(parts.store, "vm1")
@@ -227,6 +236,7 @@ def test_poll_makes_a_deleted_bot_known_again(parts, bot):
     assert bot.status == 200
 
 
+@pytest.mark.spec("0.4.1.12", "0.4.1.13")
 @pytest.mark.parametrize(
     ("dimensions", "text"),
     [
@@ -257,18 +267,21 @@ def test_call_with_a_bad_credential_is_refused_before_anything_else(parts, clien
     says(response, 401, "Unauthenticated", f"{header}: {said}")
 
 
+@pytest.mark.spec("1.1.1.5", "1.1.1.7", "1.1.1.8", "1.1.1.9", "1.1.1.11", "1.1.1.15", "1.1.1.16")
 @pytest.mark.parametrize("path", PATHS)
 def test_other_methods_are_not_allowed(client, path):
     assert client.get(path).status_code == 405
     assert client.put(path).status_code == 405
 
 
+@pytest.mark.spec("1.1.1.1", "1.2.p1")
 def test_ping_says_that_the_server_is_up(client):
     response = client.get(BOT_PATH + "/server_ping")
     assert (response.status_code, response.text) == (200, "Server up")
     assert response.content_type == "text/plain; charset=utf-8"
 
 
+@pytest.mark.spec("0.3.1.3")
 def test_reply_is_json_with_a_newline(client, bot):
     body = {"session": bot.session, "event": "bot_log"}
     response = post(client, BOT_PATH + "/event", body)
@@ -276,6 +289,7 @@ def test_reply_is_json_with_a_newline(client, bot):
     assert response.content_type == "application/json; charset=utf-8"
 
 
+@pytest.mark.spec("1.1.1.10")
 def test_task_id_in_the_path_is_never_read(parts, client, bot):
     body = {"session": bot.session, "task_id": ""}
     response = post(client, BOT_PATH + "/task_update/76d00eba71beef11", body)

@@ -83,14 +83,30 @@ SESSIONS = st.builds(
 )
 
 
+@pytest.mark.spec("2.1.1.1", "2.2.1.1", "2.2.1.2", "2.2.1.4", "2.2.1.5", "2.2.1.6", "2.2.1.7")
 def test_encode_gives_the_vector_of_the_specification_byte_by_byte():
     assert encode(VECTOR_SESSION, SECRET) == VECTOR
 
 
+@pytest.mark.spec(
+    "2.1.2.1",
+    "2.1.2.2",
+    "2.1.2.3",
+    "2.1.2.4",
+    "2.1.2.5",
+    "2.1.2.6",
+    "2.1.2.8",
+    "2.1.3.1",
+    "2.1.3.2",
+    "2.1.3.3",
+    "2.1.3.4",
+    "2.1.3.6",
+)
 def test_decode_reads_the_vector_of_the_specification():
     assert decode(VECTOR, SECRET) == VECTOR_SESSION
 
 
+@pytest.mark.spec("2.2.1.2", "13.1.5")
 def test_mac_of_the_vector_is_the_one_of_the_specification():
     envelope = session_pb2.SessionToken.FromString(base64.b64decode(VECTOR))
     expected = "20c63e4d91dd5dd23c31205eb66809510af5e7f12afb6a54578cf00190c76e41"
@@ -98,12 +114,14 @@ def test_mac_of_the_vector_is_the_one_of_the_specification():
     assert tag(SECRET, b"swarming.Session", envelope.hmac_tagged.session).hex() == expected
 
 
+@pytest.mark.spec("2.1.2.7", "2.1.3.5", "2.1.3.7", "2.1.3.8")
 @settings(deadline=None, max_examples=25)
 @given(session=SESSIONS)
 def test_decode_is_the_inverse_of_encode(session):
     assert decode(encode(session, SECRET), SECRET) == session
 
 
+@pytest.mark.spec("0.4.1.6", "2.2.1.2")
 @given(bit=st.integers(0, len(base64.b64decode(VECTOR)) * 8 - 1))
 def test_decode_refuses_any_flipped_bit(bit):
     raw = bytearray(base64.b64decode(VECTOR))
@@ -139,6 +157,7 @@ def test_decode_raises_only_its_ladder_when_signed_bytes_are_anything(body):
         decode(_signed(body), SECRET)
 
 
+@pytest.mark.spec("2.3.p1")
 def test_decode_accepts_a_passive_key_and_refuses_an_unknown_one():
     token = encode(VECTOR_SESSION, Secret(b"old"))
     assert decode(token, Secret(b"new", (b"old",))) == VECTOR_SESSION
@@ -162,6 +181,7 @@ def test_decode_says_why_when_there_is_no_envelope(token, reason):
         decode(token, SECRET)
 
 
+@pytest.mark.spec("2.1.1.2")
 def test_decode_refuses_the_encrypted_kind():
     envelope = session_pb2.SessionToken(
         aead_encrypted=session_pb2.SessionToken.AeadEncrypted(cipher_text=b"x")
@@ -175,6 +195,7 @@ def test_decode_refuses_signed_bytes_that_are_no_session():
         decode(_signed(b"\xff\xff"), SECRET)
 
 
+@pytest.mark.spec("0.4.1.7")
 @pytest.mark.parametrize(
     "name", ["bot_id", "session_id", "expiry", "bot_config", "last_seen_config"]
 )
@@ -193,6 +214,7 @@ def test_unknown_fields_of_a_newer_server_are_ignored():
     assert decode(_signed(newer), SECRET) == VECTOR_SESSION
 
 
+@pytest.mark.spec("0.4.1.8", "13.1.1")
 def test_session_is_expired_only_after_the_last_millisecond():
     assert not botsession.is_expired(VECTOR_SESSION, VECTOR_SESSION.expiry_ms)
     assert botsession.is_expired(VECTOR_SESSION, VECTOR_SESSION.expiry_ms + 1)
@@ -206,6 +228,7 @@ def test_session_is_too_old_after_seven_days_when_its_start_is_known():
     assert not botsession.is_too_old(VECTOR_SESSION, 10**15)
 
 
+@pytest.mark.spec("2.1.p1")
 def test_schema_keeps_the_numbers_of_upstream_and_begins_ours_at_100():
     assert {f.name: f.number for f in session_pb2.Session.DESCRIPTOR.fields} == {
         "bot_id": 1,

@@ -16,6 +16,7 @@ from botapi.domain.bot import (
 GENERIC = "Bot self-quarantined."
 
 
+@pytest.mark.spec("6.2.1.1", "6.3.1.1", "6.3.1.2", "6.3.1.3")
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -40,10 +41,12 @@ def test_quarantine_in_the_state_is_read_as_the_table_says(value, message):
     assert quarantine_from_state({"quarantined": value}) == message
 
 
+@pytest.mark.spec("6.3.1.1")
 def test_quarantine_is_none_when_the_state_does_not_speak_of_it():
     assert quarantine_from_state({}) == ""
 
 
+@pytest.mark.spec("6.2.1.2")
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -62,6 +65,7 @@ def test_quarantine_in_the_dimensions_is_its_first_value(values, message):
 
 
 @pytest.mark.spec("9.1.1.6")
+@pytest.mark.spec("6.2.1.1", "6.2.1.2", "6.4.p1")
 @pytest.mark.parametrize(
     ("state", "dims", "complaints", "expected"),
     [

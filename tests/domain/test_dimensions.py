@@ -13,12 +13,28 @@ VALUES = st.lists(st.sampled_from(["a", "b", "c:d", "e|f"]), min_size=1, max_siz
 DIMS = st.dictionaries(KEYS, VALUES)
 
 
+@pytest.mark.spec("6.1.1.2", "6.1.1.6", "13.1.25")
 def test_validate_is_content_with_good_dimensions():
     dims = {"id": ["b1"], "os": ["Linux", "Ubuntu|x"], "a.-_9": ["x:y"], "pool": ["p"]}
     assert validate(dims) == []
     assert validate({"id": ["b1"], "k" * 64: ["v" * 256]}) == []
 
 
+@pytest.mark.spec(
+    "6.1.1.1",
+    "6.1.1.2",
+    "6.1.1.3",
+    "6.1.1.4",
+    "6.1.1.5",
+    "6.1.1.6",
+    "6.1.1.7",
+    "6.1.1.8",
+    "6.1.1.9",
+    "6.1.1.10",
+    "6.1.1.12",
+    "13.1.25",
+    "13.1.26",
+)
 @pytest.mark.parametrize(
     ("dims", "said"),
     [
@@ -48,10 +64,12 @@ def test_validate_says_each_violation(dims, said):
     assert validate({"id": ["b1"]} | dims) == [f"bad dimensions: {said}"]
 
 
+@pytest.mark.spec("6.1.1.11")
 def test_validate_says_that_the_id_is_missing():
     assert validate({"os": ["Linux"]}) == ['bad dimensions: key "id": missing']
 
 
+@pytest.mark.spec("6.2.1.3")
 def test_validate_says_everything_ordered_by_key():
     assert validate({"z": [""], "9": [], "b": ["x", "x"]}) == [
         f'bad dimensions: key "9": key does not match {REGEX}',
@@ -86,6 +104,7 @@ def test_unflatten_is_the_inverse_of_flatten(dims):
     assert unflatten(flatten(dims)) == {key: sorted(values) for key, values in dims.items()}
 
 
+@pytest.mark.spec("3.1.1.7")
 @settings(deadline=None, max_examples=30)
 @given(reported=DIMS, group=DIMS, trusted=st.sets(KEYS))
 def test_overlay_never_lets_a_bot_decide_a_key_that_is_not_its_own(reported, group, trusted):
@@ -100,6 +119,7 @@ def test_overlay_never_lets_a_bot_decide_a_key_that_is_not_its_own(reported, gro
             assert dims[key] == reported[key]
 
 
+@pytest.mark.spec("3.1.1.7")
 @settings(deadline=None, max_examples=30)
 @given(reported=DIMS, more=DIMS, group=DIMS, trusted=st.sets(KEYS))
 def test_overlay_gives_the_same_trusted_values_whatever_a_bot_reports(
@@ -125,6 +145,7 @@ def test_overlay_gives_copies():
     assert dims == {"id": ["b"], "os": ["x", "y"], "pool": ["p"]}
 
 
+@pytest.mark.spec("6.1.1.3")
 def test_key_problem_takes_the_regular_expression_to_the_letter():
     assert dimensions.key_problem("-a.B_9") == ""
     assert dimensions.key_problem(".") == ""

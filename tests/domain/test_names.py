@@ -17,6 +17,7 @@ def test_check_bot_id_accepts(bot_id):
     names.check_bot_id(bot_id)
 
 
+@pytest.mark.spec("1.3.2.2", "3.1.1.2")
 @pytest.mark.parametrize(
     ("bot_id", "problem"),
     [
@@ -44,6 +45,7 @@ def test_host_id_ends_before_the_first_double_dash(bot_id, host):
     assert names.host_id(bot_id) == host
 
 
+@pytest.mark.spec("1.3.1.4", "13.1.3")
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [
@@ -62,6 +64,7 @@ def test_is_session_id(text, is_one):
     assert names.is_session_id(text) is is_one
 
 
+@pytest.mark.spec("1.6.1.6", "13.1.4")
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [

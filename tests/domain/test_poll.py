@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from botapi.domain.bot import Health
 from botapi.domain.poll import (
+    FOREVER_STREAK,
     PollFacts,
     Presented,
     Restart,
@@ -13,6 +16,7 @@ from botapi.domain.poll import (
     Update,
     Work,
     decide,
+    sleep_s,
     treats_as_foreign,
 )
 
@@ -33,6 +37,75 @@ ORDERED = [
 ]
 
 
+def by_the_table(facts):
+    """Bot-api 3.2 written down once more, row by row, with nothing but conditions."""
+    rows = [
+        (facts.may_update and facts.version not in {"", facts.expected_version}, "update"),
+        (facts.token == "broken", "session expired"),
+        (facts.token == "superseded", "another process took this bot id over"),
+        (facts.token == "absent", (300, 600)),
+        (facts.hash_differs, "new bots.cfg config"),
+        (facts.health.quarantined != "", (60, 240)),
+        (facts.health.maintenance != "", (10, 60)),
+        (facts.rbe_idle, "bot_idle"),
+        (True, "bot_polling"),
+    ]
+    return next(answer for matches, answer in rows if matches)
+
+
+def shortly(decision):
+    match decision:
+        case Update(version):
+            return "update" if version else None
+        case Restart(message):
+            return message
+        case Sleep(low, high):
+            return low, high
+        case Work(idle):
+            return "bot_idle" if idle else "bot_polling"
+
+
+TEXTS = st.sampled_from(["", "because"])
+FACTS = st.builds(
+    PollFacts,
+    token=st.sampled_from(Presented),
+    version=st.sampled_from(["", "v0", "v1"]),
+    expected_version=st.sampled_from(["v0", "v1"]),
+    may_update=st.booleans(),
+    hash_differs=st.booleans(),
+    health=st.builds(Health, TEXTS, TEXTS),
+    rbe_idle=st.booleans(),
+)
+
+
+@pytest.mark.spec("3.2.p1")
+@given(facts=FACTS)
+def test_poll_is_answered_as_the_table_read_naively(facts):
+    decision = decide(facts)
+    assert shortly(decision) == by_the_table(facts)
+    keeps_token = facts.token is Presented.VALID and not isinstance(decision, Update)
+    assert getattr(decision, "refresh", isinstance(decision, Work)) is keeps_token
+
+
+STREAKS = [1.5, 2.25, 3.375, 5.063, 7.594, 11.39, 17.09, 25.63, 38.44, 57.67, 60, 60]
+
+
+@pytest.mark.spec("3.4.2.1", "13.1.13")
+@pytest.mark.parametrize(("streak", "seconds"), list(enumerate(STREAKS)))
+def test_sleep_grows_with_the_streak(streak, seconds):
+    assert sleep_s(streak, 60, 0.0) == pytest.approx(seconds, rel=1e-3)
+
+
+@pytest.mark.spec("3.4.2.1", "13.1.13")
+def test_sleep_is_a_second_one_time_in_twenty_and_never_over_its_cap():
+    assert sleep_s(9, 60, 0.949) > 57
+    assert sleep_s(9, 60, 0.95) == 1.0
+    assert sleep_s(FOREVER_STREAK, 60, 0.0) == 60
+    assert sleep_s(FOREVER_STREAK, 7, 0.0) == 7
+    assert sleep_s(FOREVER_STREAK, 1_000, 0.0) == pytest.approx(86.498, rel=1e-3)
+
+
+@pytest.mark.spec("3.2.1.1", "3.2.1.2", "3.2.1.3", "3.2.1.5", "3.2.1.6", "3.2.1.7", "3.2.1.8")
 @pytest.mark.parametrize("row", range(len(ORDERED)))
 def test_poll_is_answered_by_the_first_row_that_matches(row):
     """Each row is tried together with every later one: the earlier wins."""
@@ -45,6 +118,7 @@ def test_poll_never_updates_a_foreign_bot():
     assert decide(replace(GOOD, version="v0", may_update=False)) == Work(idle=False)
 
 
+@pytest.mark.spec("3.2.1.1")
 def test_poll_never_updates_a_bot_that_does_not_say_its_version():
     sick = replace(GOOD, version="", health=Health("no version"))
     assert decide(sick) == Sleep(60, 240, refresh=True)

@@ -40,6 +40,9 @@ def submit(parts, number=1, **more):
     return request
 
 
+@pytest.mark.spec(
+    "1.3.3.1", "1.3.3.2", "1.3.3.7", "1.3.3.8", "1.3.p2", "3.5.1.1", "3.5.1.2", "3.5.1.3"
+)
 def test_handshake_gives_session_group_and_lease_settings(make_bot):
     reply = make_bot("vm7").handshake()
     assert reply["bot_group_cfg"] == {"dimensions": {"pool": ["default"]}}
@@ -82,6 +85,7 @@ def test_task_runs_once_from_lease_to_completion(parts, bot):
     assert events_of(parts) == ["bot_connected", "bot_polling", "request_task", "task_completed"]
 
 
+@pytest.mark.spec("1.1.3.3")
 def test_claim_answers_the_same_when_its_reply_was_lost(parts, bot):
     submit(parts)
     lease = bot.update(nonblocking=False)["lease"]
@@ -115,12 +119,14 @@ def test_claim_skips_when_the_bot_does_not_fit(parts, make_bot, bot):
     }
 
 
+@pytest.mark.spec("1.1.3.7", "3.5.1.7")
 def test_lease_is_offered_again_when_its_reply_was_lost(parts, bot):
     submit(parts)
     lease = bot.update(nonblocking=False)["lease"]
     assert bot.update(nonblocking=False)["lease"] == lease
 
 
+@pytest.mark.spec("3.5.1.10")
 def test_lease_completed_without_claim_comes_back_with_its_retry_counted(parts, bot):
     submit(parts)
     lease = bot.update(nonblocking=False)["lease"]
@@ -129,6 +135,7 @@ def test_lease_completed_without_claim_comes_back_with_its_retry_counted(parts, 
     assert again["id"] == lease["id"][:-1] + "1"
 
 
+@pytest.mark.spec("3.5.1.6", "13.1.18")
 def test_task_dies_when_bots_drop_its_lease_four_times(parts, bot):
     request = submit(parts)
     done = None
@@ -141,6 +148,7 @@ def test_task_dies_when_bots_drop_its_lease_four_times(parts, bot):
     assert task.error == "vm1 dropped the lease: x"
 
 
+@pytest.mark.spec("1.11.3.2", "3.5.1.12")
 def test_lease_goes_to_another_bot_when_the_session_is_closed(parts, bot, make_bot):
     submit(parts)
     bot.update(nonblocking=False)
@@ -149,6 +157,7 @@ def test_lease_goes_to_another_bot_when_the_session_is_closed(parts, bot, make_b
     assert make_bot("vm2").start().update(nonblocking=False)["lease"]["state"] == "PENDING"
 
 
+@pytest.mark.spec("1.11.4.1")
 def test_completing_lease_brings_the_next_one_in_the_same_call(parts, bot):
     submit(parts, 1)
     second = submit(parts, 2)
@@ -170,6 +179,7 @@ def test_slices_go_by_priority_then_age(parts, bot):
     assert taken == [urgent.task_id, late.task_id]
 
 
+@pytest.mark.spec("3.5.1.13")
 def test_lease_session_answers_terminating_when_it_is_unknown(bot):
     old = bot.session
     bot.open_lease_session()
@@ -179,6 +189,7 @@ def test_lease_session_answers_terminating_when_it_is_unknown(bot):
     assert "lease" not in reply
 
 
+@pytest.mark.spec("1.11.4.2", "3.5.1.11")
 def test_active_lease_is_confirmed_while_the_task_runs_and_lost_afterwards(parts, bot):
     submit(parts)
     lease = bot.update(nonblocking=False)["lease"]
@@ -243,6 +254,7 @@ def test_task_error_ends_the_task_as_bot_died(parts, bot):
     assert events_of(parts)[-1] == "task_error"
 
 
+@pytest.mark.spec("3.6.p1")
 def test_poll_abandons_the_task_that_is_still_recorded(parts, bot):
     request = submit(parts)
     bot.claim(bot.update(nonblocking=False)["lease"])
@@ -259,6 +271,7 @@ def test_poll_that_is_older_than_the_claim_is_refused_and_harmless(parts, bot):
     assert stored_task(parts, request).state == "RUNNING"
 
 
+@pytest.mark.spec("1.1.3.2")
 def test_poll_of_a_foreign_bot_repeated_after_its_claim_is_harmless(parts, make_bot):
     bot = make_bot(ours=False).start()
     bot.poll(request_uuid="11111111-2222")

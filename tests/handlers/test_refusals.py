@@ -53,6 +53,7 @@ def refuses(parts, bot, path, text, **body):
     assert (bot.status, bot.text) == (400, REFUSED.format(text))
 
 
+@pytest.mark.spec("1.3.1.1", "1.3.2.2", "1.4.1.2", "3.1.1.2")
 @pytest.mark.parametrize(
     ("ids", "text"),
     [
@@ -70,6 +71,7 @@ def test_bot_id_that_names_nobody_is_refused(parts, make_bot, path, ids, text):
     refuses(parts, make_bot(), path, text, dimensions=dims)
 
 
+@pytest.mark.spec("1.3.1.4", "1.3.2.4", "13.1.3")
 @pytest.mark.parametrize("session_id", ["A", "a b", "x" * 51, "ä"])
 def test_handshake_refuses_a_session_id_of_another_form(parts, make_bot, session_id):
     text = f"session_id: not 1 to 50 of a-z0-9-_/: {session_id}"
@@ -78,11 +80,13 @@ def test_handshake_refuses_a_session_id_of_another_form(parts, make_bot, session
     )
 
 
+@pytest.mark.spec("1.3.1.4")
 def test_handshake_makes_up_a_session_id_when_there_is_none(parts, make_bot):
     make_bot().handshake(session_id="")
     assert stored_bot(parts).session_id.startswith("autogen-")
 
 
+@pytest.mark.spec("1.6.1.6", "13.1.4")
 @pytest.mark.parametrize("uuid", ["x" * 51, "a b", "ä", "x" * 5_000])
 @pytest.mark.parametrize("path", ["/poll", "/event"])
 def test_request_uuid_of_another_form_is_refused(parts, bot, path, uuid):
@@ -91,12 +95,14 @@ def test_request_uuid_of_another_form_is_refused(parts, bot, path, uuid):
     refuses(parts, bot, path, text, request_uuid=uuid, **body)
 
 
+@pytest.mark.spec("1.6.1.2")
 @pytest.mark.parametrize("kind", [None, "", "bot_idle", "task_completed", "bot_missing", "x"])
 def test_event_of_another_kind_is_refused(parts, bot, kind):
     text = "event: not one of bot_error, bot_log, bot_rebooting, bot_shutdown"
     refuses(parts, bot, "/event", text, event=kind)
 
 
+@pytest.mark.spec("1.6.1.4")
 @pytest.mark.parametrize("state", ["x", 5, [], [1], True])
 def test_event_with_a_state_that_is_no_object_is_refused(parts, bot, state):
     kind = type(state).__name__
@@ -202,6 +208,7 @@ def test_task_that_vanished_is_answered_404_in_json(parts, bot, running):
         assert reply["error"].startswith("no ")
 
 
+@pytest.mark.spec("1.11.2.1")
 def test_lease_call_without_a_lease_session_is_refused(parts, make_bot):
     bot = make_bot()
     bot.handshake()
@@ -214,6 +221,7 @@ NO_STATE = "lease.state: not ACTIVE or COMPLETED"
 STATUSES = "BOT_TERMINATING, HOST_REBOOTING, INITIALIZING, MAINTENANCE, OK, UNHEALTHY"
 
 
+@pytest.mark.spec("1.11.2.2", "1.11.2.5", "1.11.2.6")
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -239,6 +247,7 @@ def test_lease_nobody_gave_is_lost(parts, bot, lease_id):
             assert (reply["status"], "lease" in reply) == ("OK", False)
 
 
+@pytest.mark.spec("1.11.2.2", "1.11.4.3")
 @pytest.mark.parametrize("status", ["UNHEALTHY", "INITIALIZING", "MAINTENANCE"])
 def test_lease_is_never_given_to_a_bot_that_is_not_ok(parts, bot, status):
     submit(parts)
@@ -263,6 +272,17 @@ QUARANTINES = {
 }
 
 
+@pytest.mark.spec(
+    "3.1.1.6",
+    "3.1.1.8",
+    "3.1.1.9",
+    "1.4.1.4",
+    "6.2.1.3",
+    "6.2.1.4",
+    "6.2.1.5",
+    "6.2.1.6",
+    "3.2.1.6",
+)
 @pytest.mark.parametrize("name", QUARANTINES)
 def test_poll_quarantines_and_says_why(parts, bot, name):
     body, reason = QUARANTINES[name]
@@ -287,6 +307,7 @@ def test_poll_names_every_bad_dimension_but_not_without_end(parts, bot):
     assert len(stored_bot(parts).quarantined) < 5_000
 
 
+@pytest.mark.spec("1.3.2.5", "1.3.2.8")
 def test_handshake_quarantines_and_still_opens_a_session(parts, make_bot):
     bot = make_bot()
     bot.handshake(dimensions={"id": ["vm1"], "os": [""]}, state="x")
@@ -304,6 +325,7 @@ def test_maintenance_lets_a_bot_sleep_for_a_shorter_time(parts, bot):
     assert stored_bot(parts).maintenance == "disk"
 
 
+@pytest.mark.spec("2.5.1.2", "3.2.1.3", "6.2.1.7")
 def test_poll_without_a_session_sleeps_long_and_is_quarantined(parts, bot):
     bot.session = None
     reply = bot.poll()
@@ -311,6 +333,7 @@ def test_poll_without_a_session_sleeps_long_and_is_quarantined(parts, bot):
     assert stored_bot(parts).quarantined == "no session token in the poll"
 
 
+@pytest.mark.spec("2.5.1.2", "3.1.1.1", "3.2.1.2")
 @pytest.mark.parametrize("token", ["%%%", "aGVsbG8="])
 def test_poll_with_a_broken_session_restarts_the_bot(bot, token):
     bot.session = token
@@ -319,6 +342,7 @@ def test_poll_with_a_broken_session_restarts_the_bot(bot, token):
     assert "session" not in reply
 
 
+@pytest.mark.spec("2.5.1.2", "3.2.1.2")
 def test_poll_with_an_expired_session_restarts_the_bot(clock, bot):
     clock.advance(3601)
     assert bot.poll()["message"] == "session expired"
@@ -438,6 +462,7 @@ def test_deeply_nested_state_is_kept_or_refused_and_never_an_error(parts, bot):
         parts.last_seen.flush(everything=True)
 
 
+@pytest.mark.spec("2.8.p1", "0.4.1.11")
 def test_superseded_session_is_told_so_in_answers_that_bots_know(parts, make_bot):
     old = make_bot().start()
     submit(parts)
@@ -464,6 +489,7 @@ def test_superseded_session_is_told_so_in_answers_that_bots_know(parts, make_bot
     assert new.poll()["cmd"] == "rbe"
 
 
+@pytest.mark.spec("2.8.p1")
 def test_three_swaps_in_ten_minutes_quarantine_the_id_and_name_both_ends(parts, clock, make_bot):
     bots = [make_bot(), make_bot()]
     for number in range(4):
@@ -493,6 +519,7 @@ def test_one_superseded_session_is_one_swap_however_often_it_polls(parts, make_b
     assert new.poll()["cmd"] == "rbe"
 
 
+@pytest.mark.spec("1.1.3.1", "1.3.2.10")
 def test_handshake_repeated_is_the_same_session_and_no_second_event(parts, make_bot):
     bot = make_bot()
     bot.handshake()
@@ -516,6 +543,7 @@ def test_handshake_repeated_late_leaves_the_run_of_its_session_alone(parts, bot,
     assert codec.read_task(doc).state == "RUNNING"
 
 
+@pytest.mark.spec("3.6.p1")
 def test_handshake_of_a_new_process_abandons_the_run_of_the_old_one(parts, bot):
     request = submit(parts)
     bot.claim(bot.update(nonblocking=False)["lease"])
@@ -539,12 +567,14 @@ def test_new_bot_is_stored_as_the_transcript_says(parts, make_bot):
     assert events_of(parts) == ["bot_connected", "bot_polling", "bot_idle"]
 
 
+@pytest.mark.spec("1.1.3.4", "1.6.1.6")
 def test_event_with_a_uuid_is_kept_once_however_late_it_comes_again(parts, bot):
     for kind in ("bot_log", "bot_error", "bot_log"):
         bot.call("/event", event=kind, message="m", request_uuid=f"u-{kind}")
     assert events_of(parts)[2:] == ["bot_log", "bot_error"]
 
 
+@pytest.mark.spec("1.1.1.8", "1.6.1.2", "3.6.p1")
 @pytest.mark.parametrize(
     ("kind", "abandons", "dead"),
     [
