@@ -17,6 +17,8 @@ from botapi.auth.bootstrap import EnrolledDigests
 from botapi.auth.credentials import CredentialChecker
 from botapi.auth.jwks import KeySets
 from botapi.auth.keys import KeyRing
+from botapi.auth.minter import TokenExchangeMinter
+from botapi.auth.oidc_issuer import OidcIssuer
 from botapi.auth.release_signing import (
     DEVELOPMENT,
     Trust,
@@ -111,7 +113,14 @@ def build(
     settings: Settings, store: Store, concurrency: Concurrency, clock: Clock, rng: Rng
 ) -> Parts:
     """The parts of a server process over an open store; nothing runs yet."""
-    keys = KeyRing(store, lambda purpose, made: create_keys(store, purpose, made), clock, rng)
+    keys = KeyRing(
+        store,
+        lambda purpose, made: create_keys(store, purpose, made),
+        clock,
+        rng,
+        concurrency.native,
+    )
+    issuer = OidcIssuer(keys, concurrency.native)
     enrolled = EnrolledDigests(lambda host: enrolled_digest(store, host))
     unsubscribe = store.subscribe(enrolled.hear)
     config = Provider(store, clock)
@@ -140,6 +149,10 @@ def build(
         concurrency=concurrency,
         settings=settings,
         keys=keys,
+        issuer=issuer,
+        minter=TokenExchangeMinter(
+            lambda: config.cached().fleet.token_exchanges, issuer, concurrency, clock, rng
+        ),
         enrolled=enrolled,
         credentials=CredentialChecker(KeySets(concurrency, clock)),
         config=config,

@@ -12,6 +12,7 @@ from botapi.auth.botsession import (
     DebugInfo,
     Session,
     encode,
+    encode_hidden,
     known_session,
 )
 from botapi.auth.credentials import (
@@ -22,7 +23,10 @@ from botapi.auth.credentials import (
     Rules,
     authorize_bot,
 )
+from botapi.auth.hmactoken import NONCE_BYTES
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
+from botapi.auth.minter import Minter
+from botapi.auth.oidc_issuer import OidcIssuer
 from botapi.cfg.provider import Provider, Snapshot
 from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
@@ -85,6 +89,7 @@ class Reply:
     """A JSON object, answered 200. `headers` are added."""
 
     body: dict[str, object]
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ class BotServer:
     concurrency: Concurrency
     settings: Settings
     keys: KeyRing
+    issuer: OidcIssuer
+    minter: Minter
     enrolled: EnrolledDigests
     credentials: CredentialChecker
     config: Provider
@@ -154,11 +161,21 @@ class BotServer:
 
     def token(self, session: Session) -> str:
         """The signed form of a session."""
-        return encode(session, self.keys.secret(SESSION))
+        secret = self.keys.secret(SESSION)
+        if not self.hides_sessions:
+            return encode(session, secret)
+        nonce = self.rng.randbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES)
+        return encode_hidden(session, secret, nonce)
 
     def session_of(self, token: str) -> Session:
         """The session in a token. Raises BadToken; whether it is expired is not asked."""
-        return known_session(token, self.keys.secret(SESSION))
+        secret = self.keys.secret(SESSION)
+        return known_session(token, secret, takes_hidden=self.hides_sessions)
+
+    @property
+    def hides_sessions(self) -> bool:
+        """Are session tokens encrypted (docs/keys.md)?"""
+        return self.settings.session_envelope == "aead"
 
     def verified(self, call: Call) -> Call:
         """The call with what its credential headers prove (bot-api 0.4 step 1).

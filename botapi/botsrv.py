@@ -16,6 +16,7 @@ from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.wrappers import Request
 
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
+from botapi.auth.oidc_issuer import CONFIGURATION_PATH, JWKS_PATH
 from botapi.bot_call import (
     AnyReply,
     Archive,
@@ -47,6 +48,7 @@ from botapi.handlers import (
     poll,
     rbe_session,
     task_error,
+    task_token,
     task_update,
 )
 from botapi.store import codec
@@ -77,6 +79,8 @@ class Route:
     needed: tuple[str, ...] = ("session",)
     limit: int = SMALL_BODY
     has_task_in_path: bool = False
+    refuses_in_json: bool = False
+    """Is a 400 JSON, because bots read it there (bot-api 1.9)?"""
 
     def read(self, body: bytes) -> Any:  # noqa: ANN401 - the type is the route's
         """The typed body. Raises WireError."""
@@ -107,6 +111,8 @@ WITH_SESSION = (
     _route(
         "/task_error", task_error.TaskErrorRequest, task_error.task_error, has_task_in_path=True
     ),
+    _route("/oauth_token", task_token.TokenRequest, task_token.oauth_token, refuses_in_json=True),
+    _route("/id_token", task_token.TokenRequest, task_token.id_token, refuses_in_json=True),
     _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
     _route(
         "/rbe/session/update",
@@ -157,7 +163,7 @@ class BotRoutes:
         try:
             return _response(door(route, http, rid))
         except Refusal as error:
-            return _refused(error, http)
+            return _refused(error, http, as_json=route.refuses_in_json)
         except BodyTooLarge as error:
             return _too_large(error)
         except StoreError as error:
@@ -200,6 +206,12 @@ class BotRoutes:
                 server, self._flask_call(), version, request.args.get("tok", "")
             ),
         )
+        get(
+            CONFIGURATION_PATH,
+            "openid_configuration",
+            lambda: task_token.openid_configuration(server, self._flask_call()),
+        )
+        get(JWKS_PATH, "jwks", lambda: task_token.jwks(server))
         _only(routes, "/skep/v1/enroll", "enroll", self._enroll, "POST")
         routes.add_url_rule(f"{BOT_PATH}/<path:rest>", "unknown", _unknown, methods=ANY_METHOD)
 
@@ -348,8 +360,10 @@ def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the
 
 def _response(reply: AnyReply) -> Response:
     match reply:
-        case Reply(body):
-            return Response(dumps(body) + b"\n", content_type=JSON_TYPE)
+        case Reply(body, headers):
+            response = Response(dumps(body) + b"\n", content_type=JSON_TYPE)
+            response.headers.update(headers)
+            return response
         case Text(line, status, headers):
             response = Response(line, status, content_type="text/plain; charset=utf-8")
             response.headers.update(headers)
@@ -384,12 +398,15 @@ def _download(content: bytes, content_type: str, name: str) -> Response:
     return response
 
 
-def _refused(error: Refusal, http: Request) -> Response:
-    """One line of text; JSON for 404, which bots would otherwise retry (bot-api 0.5)."""
+def _refused(error: Refusal, http: Request, *, as_json: bool = False) -> Response:
+    """One line of text; JSON for 404, which bots would otherwise retry (bot-api 0.5).
+
+    With `as_json` a 400 is JSON too.
+    """
     status = HTTP_STATUS[error.code]
     log.info("refused %s %s: %s", http.method, http.path, error.message)
     line = f"rpc error: code = {error.code.wire_name} desc = {error.message}"
-    if status == 404:
+    if status == 404 or (status == 400 and as_json):
         body = dumps({"error": error.message}) + b"\n"
         return Response(body, status, content_type=JSON_TYPE)
     return Response(line + "\n", status, content_type="text/plain; charset=utf-8")
