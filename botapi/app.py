@@ -138,6 +138,7 @@ def build(
         last_seen=last_seen,
         watch=lambda now_ms: _watch(watcher, now_ms),
         look=news.look,
+        bot_death_s=lambda: config.cached().fleet.bot_death_s or settings.bot_death_s,
         rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
         ready_ms=clock.now_ms(),
         holder=f"{rng.randbits(64):016x}",

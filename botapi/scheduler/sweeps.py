@@ -59,7 +59,8 @@ class Sweeps:
     """The sweeper of one process.
 
     `watch` looks at files on disk, in the process that sweeps, every round; `look` at what
-    changed, in every process, about once a second.
+    changed, in every process, about once a second. `bot_death_s` is the silence that makes
+    a bot dead, as settings.cfg or else the environment says.
     """
 
     store: Store
@@ -70,6 +71,7 @@ class Sweeps:
     last_seen: LastSeen
     watch: Callable[[int], None]
     look: Callable[[], None]
+    bot_death_s: Callable[[], float]
     rollouts: Rollouts
     ready_ms: int
     holder: str
@@ -251,7 +253,7 @@ class Sweeps:
 
     def _limit_s(self, grace_s: float | None) -> float:
         return silence_limit_s(
-            self.settings.bot_death_s,
+            self.bot_death_s(),
             self.settings.contact_s,
             DEFAULT_GRACE_S if grace_s is None else grace_s,
             self.settings.seen_flush_s,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from botapi import app as composition
+from botapi.cfg.bundle import Source
 from botapi.concurrency import Threads as ThreadForm
 from botapi.domain.bot import LiveBot
 from botapi.domain.bot_event import BotUpdate, EventKind
@@ -14,9 +15,10 @@ from botapi.store.protocol import Outage, join_key
 from botapi.transactions.create_task import create_task
 from botapi.transactions.hold_duty import hold_duty, leave_duty
 from botapi.transactions.offer_lease import Waiting, offer_leases
+from botapi.transactions.push_config import push_config
 from botapi.transactions.update_bot import Stamp, update_bot
 from botapi.transactions.update_task import Progress, update_task
-from tests.factories import make_request, make_slice
+from tests.factories import LOOPBACK_CFG, make_request, make_slice
 from tests.scheduler.conftest import KEEP_MS, claim, connect
 
 DEAD_S = 600 + 60
@@ -151,6 +153,18 @@ def test_silent_bot_is_dead_and_its_run_with_it(store, clock, sweeps):
     assert (bot.dead, bot.task_id) == (True, request.task_id[:-1] + "1")
     clock.advance(15)
     assert sweeps.round()["bots"] == 0
+
+
+@pytest.mark.spec("7.8.1.3")
+@pytest.mark.parametrize(("said_s", "limit_s"), [(0, DEAD_S), (900, 900 + 60), (1, 390 + 60)])
+def test_settings_say_how_long_a_bot_may_be_silent(store, clock, sweeps, said_s, limit_s):
+    source = Source(LOOPBACK_CFG, {}, settings=f"bot_death_timeout_secs: {said_s}")
+    push_config(store, source, parent="", author="test", now_ms=clock.now_ms())
+    run(store, clock)
+    clock.advance(limit_s)
+    assert sweeps.round()["bots"] == 0
+    clock.advance(15)
+    assert sweeps.round()["bots"] == 1
 
 
 @pytest.mark.spec("9.1.1.9", "5.6.2.1")
