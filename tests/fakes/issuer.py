@@ -45,9 +45,9 @@ def pem_of(key):
 class Issuer:
     """Signs identity tokens; `jwks()` is what it publishes."""
 
-    def __init__(self, url="https://id.example"):
+    def __init__(self, url="https://id.example", number=0):
         self.url = url
-        self.keys = {"k1": ("RS256", private_key("RS256"))}
+        self.keys = {"k1": ("RS256", private_key("RS256", number))}
 
     def add(self, key_id, algorithm, number=1):
         self.keys[key_id] = (algorithm, private_key(algorithm, number))
@@ -65,9 +65,9 @@ class Issuer:
 
     def token(self, key_id="k1", now_s=NOW_S, headers=None, **claims):
         algorithm, key = self.keys[key_id]
-        return jwt.encode(
-            self.claims(now_s, **claims), key, algorithm, {"kid": key_id, **(headers or {})}
-        )
+        said = {"kid": key_id, **(headers or {})}
+        said = {name: value for name, value in said.items() if value is not None}
+        return jwt.encode(self.claims(now_s, **claims), key, algorithm, said)
 
     def account_token(self, email="robot@id.example", aud="https://skep.example", **more):
         return self.token(**{"email": email, "email_verified": True, "aud": aud, **more})
