@@ -9,13 +9,15 @@ from ipaddress import IPv6Address, ip_address
 from botapi.domain.bot import Bot
 from botapi.domain.bot_groups import (
     UNASSIGNED,
+    ArchivePolicy,
     AuthMethod,
     BotGroup,
     BotsConfig,
     handshake_config_hash,
 )
+from botapi.domain.channel import bucket
 from botapi.domain.dimensions import flatten, overlay, unflatten
-from botapi.domain.fleet_settings import FleetSettings, Network
+from botapi.domain.fleet_settings import Deployment, FleetSettings, Network
 from botapi.domain.matching import Queue
 from botapi.domain.names import host_id
 
@@ -151,6 +153,7 @@ class _Comparison:
         aspects = {*pair.aspects}
         aspects |= {Aspect.GROUP} if old_label != new_label else set()
         aspects |= {Aspect.DIMENSIONS} if old != new else set()
+        aspects |= {Aspect.ARCHIVE} if self._is_moved(bot, now) else set()
         if not aspects:
             return None, dimensions
         dropped = self._dropped(bot, was, now) if Aspect.AUTH in aspects else ""
@@ -182,6 +185,13 @@ class _Comparison:
         }
         return flatten(overlay(reported, now.dimensions, self._after.bots.trusted_dimensions))
 
+    def _is_moved(self, bot: Bot, now: BotGroup) -> bool:
+        """Does settings.cfg name another release for the channel of a bot without a pin?"""
+        was, deployment = self._before.fleet.deployment, self._after.fleet.deployment
+        if was == deployment or now.archive_pin or now.bot_archive is ArchivePolicy.KEEP:
+            return False
+        return _release(bot.bot_id, was) != _release(bot.bot_id, deployment)
+
     def _dropped(self, bot: Bot, was: BotGroup, now: BotGroup) -> str:
         """Why the bot is not let in any more; empty when it is, or was not before."""
         if self._refusal(bot, was.auth, self._before.fleet, was.auth):
@@ -210,7 +220,10 @@ class _Comparison:
                     return f"{host_id(bot.bot_id)} is not enrolled"
             elif not _backing(name, method, fleet):
                 return f"{name}: settings.cfg does not say how to check it"
-            elif not any(_covers(method, other, name) for other in proven):
+            elif not (
+                any(_covers(method, other, name) for other in proven)
+                or bot.authenticated_as in _identities(bot, method)
+            ):
                 return f"{name}: nobody knows whether the bot can show that"
         if method.ip_whitelist:
             return _ip_failure(bot.external_ip, method.ip_whitelist, fleet)
@@ -267,6 +280,22 @@ def _backing(name: str, method: AuthMethod, fleet: FleetSettings) -> object:
         "require_gce_vm_token": fleet.gce_vm_tokens,
         "require_client_cert": fleet.client_cert_header,
     }.get(name, ENROLLED)
+
+
+def _release(bot_id: str, deployment: Deployment | None) -> str:
+    """The release that settings.cfg names for a bot (bot-api 7.8, 8.3); empty for none."""
+    if deployment is None:
+        return ""
+    is_canary = bucket(bot_id) < deployment.canary_percent
+    return (is_canary and deployment.canary) or deployment.stable
+
+
+def _identities(bot: Bot, method: AuthMethod) -> set[str]:
+    """What bots are called that this method lets in, where that is the same for every method."""
+    names = {f"user:{email}" for email in method.require_service_account}
+    if method.require_gce_vm_token:
+        names.add(f"bot:{host_id(bot.bot_id)}@gce.{method.require_gce_vm_token}")
+    return names
 
 
 def _covers(method: AuthMethod, other: AuthMethod, name: str) -> bool:

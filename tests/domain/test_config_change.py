@@ -15,8 +15,9 @@ from botapi.domain.bot_groups import (
     BotsConfig,
     Oidc,
 )
+from botapi.domain.channel import bucket
 from botapi.domain.config_change import Aspect, ConfigChange, Rules, changes
-from botapi.domain.fleet_settings import FleetSettings, OidcProvider
+from botapi.domain.fleet_settings import Deployment, FleetSettings, GceVmTokens, OidcProvider
 from botapi.domain.matching import fits, queue_of
 
 SECRET = AuthMethod(require_enrolled_secret=True)
@@ -169,6 +170,39 @@ def test_bot_is_dropped_when_it_can_satisfy_no_method_any_more(before, after, re
     found = only(old, new, make_bot(external_ip="127.0.0.1"))
     assert found.dropped.startswith(reason)
     assert bool(found.dropped) is bool(reason)
+
+
+def test_account_that_stays_listed_is_let_in_and_one_that_does_not_is_dropped():
+    old = rules(group(auth=(ACCOUNTS,)), fleet=CHECKS)
+    new = rules(group(auth=(replace(ACCOUNTS, require_service_account=("b@x",)),)), fleet=CHECKS)
+    assert only(old, new, make_bot(authenticated_as="user:b@x")).dropped == ""
+    assert only(old, new, make_bot(authenticated_as="user:a@x")).dropped
+
+
+def test_machine_of_another_project_is_dropped():
+    checks = replace(CHECKS, gce_vm_tokens=GceVmTokens(("us",), PROVIDERS["https://i"]))
+    two = (GCE, AuthMethod(require_gce_vm_token="p2"))
+    old, new = rules(group(auth=two), fleet=checks), rules(group(auth=two[1:]), fleet=checks)
+    assert only(old, new).dropped == ""
+    old, new = rules(group(auth=two[:1]), fleet=checks), rules(group(auth=two[1:]), fleet=checks)
+    assert only(old, new, make_bot(authenticated_as="bot:vm1@gce.p1")).dropped
+    assert only(old, new, make_bot(authenticated_as="bot:vm1@gce.p2")).dropped == ""
+
+
+def test_channel_that_gets_another_release_is_told_of_its_bots_only():
+    """Bots below 50 of 100 run the canary."""
+    fleet = [make_bot(f"b{n}") for n in range(20)]
+    canaries = {bot.bot_id for bot in fleet if bucket(bot.bot_id) < 50}
+    assert 0 < len(canaries) < 20
+    before, after = (FleetSettings(deployment=Deployment("s", c, 50)) for c in ("c1", "c2"))
+    found = compare(rules(group(), fleet=before), rules(group(), fleet=after), *fleet).bots
+    assert {bot.bot_id for bot in found} == canaries
+    assert {bot.aspects for bot in found} == {(Aspect.ARCHIVE,)}
+    for more in ({"archive_pin": "r"}, {"bot_archive": ArchivePolicy.KEEP}):
+        same = group(**more)
+        assert compare(rules(same, fleet=before), rules(same, fleet=after), *fleet).bots == ()
+    none = compare(rules(group()), rules(group(), fleet=FleetSettings(deployment=Deployment("s"))))
+    assert [bot.aspects for bot in none.bots] == [(Aspect.ARCHIVE,)]
 
 
 def test_bot_is_dropped_when_its_host_never_enrolled():
