@@ -189,6 +189,7 @@ class PendingSlice:
     created_ms: int
     shard: int
     retry_count: int = 0
+    waits_for_capacity: bool = False
 
     @property
     def order(self) -> str:

@@ -221,8 +221,7 @@ class Sweeps:
     def _skip_queue(self, pending: tuple[Key, Key], now_ms: int) -> int:
         done = 0
         for slot in map(codec.read_pending, self._scan(codec.PEND, *pending)):
-            (req,) = self.store.get(codec.REQ, codec.task_key(slot.task_id))
-            if req and not codec.read_request(req).slices[slot.slice_index].wait_for_capacity:
+            if not slot.waits_for_capacity:
                 act = partial(skip_slice, self.store, slot.task_id, slot.slice_index, now_ms)
                 done += self._guard("skip slice", act)
         return done

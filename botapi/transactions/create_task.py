@@ -42,6 +42,7 @@ def pending_slice(request: TaskRequest, index: int, retry_count: int = 0) -> Pen
         created_ms=request.created_ms,
         shard=shard(dimensions),
         retry_count=retry_count,
+        waits_for_capacity=request.slices[index].wait_for_capacity,
     )
 
 

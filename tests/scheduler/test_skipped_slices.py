@@ -93,8 +93,11 @@ def test_skip_looks_again_before_it_ends_anything(store, clock):
     assert skip_slice(store, offered.task_id, 0, clock.now_ms()) is None
     waiting = submit(store, clock, 2)
     assert skip_slice(store, waiting.task_id, 1, clock.now_ms()) is None
-    assert skip_slice(store, submit(store, clock, 3).task_id[:-1] + "0", 0, clock.now_ms())
-    assert task_of(store, waiting).state == "PENDING"
+    patient = submit(store, clock, 3, slices=[make_slice(wait_for_capacity=True)])
+    assert skip_slice(store, patient.task_id, 0, clock.now_ms()) is None
+    assert task_of(store, waiting).state == task_of(store, patient).state == "PENDING"
+    assert skip_slice(store, waiting.task_id, 0, clock.now_ms()).state == "NO_RESOURCE"
+    assert skip_slice(store, waiting.task_id, 0, clock.now_ms()) is None
 
 
 @pytest.mark.spec("9.1.1.19", "9.6.1.9", "13.1.49")
