@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.e2e import ground_truth
-from tests.e2e.fleet import REPOSITORY, clean_environ, kill_group, running_fleet, wait_until
+from tests.e2e.fleet import FINAL, REPOSITORY, clean_environ, kill_group, running_fleet, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e-strict-bot")]
 
@@ -117,7 +117,12 @@ class StrictBot:
     def runs(self, *command, **more):
         """The final state of a task, and its output."""
         task_id = self.submit(*command, **more)
-        return self.fleet.api.until(task_id), self.fleet.api.output(task_id)
+        wait_until(f"{command} to end", lambda: self._is_over(task_id))
+        return self.fleet.api.task(task_id), self.fleet.api.output(task_id)
+
+    def _is_over(self, task_id):
+        assert self.process.poll() is None, self.log()
+        return self.fleet.api.task(task_id)["state"] in FINAL
 
 
 @pytest.fixture
@@ -133,13 +138,60 @@ def configure(fleet, text):
 
 
 @pytest.mark.spec(
-    *("0.3.1.3", "0.3.1.4", "0.3.1.9", "0.5.2.1", "0.5.2.2", "0.5.2.9", "0.5.2.10", "1.2.p1"),
-    *("1.3.3.1", "1.3.3.2", "1.3.3.3", "1.3.3.4", "1.3.3.5", "1.3.3.6", "1.3.3.7", "1.3.3.8"),
-    *("1.3.p2", "1.11.p2", "1.11.3.1", "1.11.3.2", "1.11.3.3", "1.11.4.1", "1.11.4.2"),
-    *("1.11.4.3", "1.11.5.2", "1.11.5.4", "1.11.5.5", "3.3.1.2", "3.3.1.6", "4.2.1.3"),
-    *("4.4.p1", "4.4.1.1", "4.4.1.2", "4.4.1.3", "4.4.1.4", "4.4.1.5", "4.4.1.6", "4.4.1.7"),
-    *("4.4.1.8", "4.4.1.10", "5.2.1.1", "5.2.1.3", "5.2.1.4", "5.2.1.5", "5.2.1.6", "5.7.p1"),
-    *("5.3.1.4", "5.3.1.5", "5.3.1.6", "5.7.1.1", "5.7.1.4", "5.7.2.5", "8.2.p1", "8.5.p2"),
+    "0.3.1.3",
+    "0.3.1.4",
+    "0.3.1.9",
+    "0.5.2.1",
+    "0.5.2.2",
+    "0.5.2.9",
+    "0.5.2.10",
+    "1.2.p1",
+    "1.3.3.1",
+    "1.3.3.2",
+    "1.3.3.3",
+    "1.3.3.4",
+    "1.3.3.5",
+    "1.3.3.6",
+    "1.3.3.7",
+    "1.3.3.8",
+    "1.3.p2",
+    "1.11.p2",
+    "1.11.3.1",
+    "1.11.3.2",
+    "1.11.3.3",
+    "1.11.4.1",
+    "1.11.4.2",
+    "1.11.4.3",
+    "1.11.5.2",
+    "1.11.5.4",
+    "1.11.5.5",
+    "3.3.1.2",
+    "3.3.1.6",
+    "4.2.1.3",
+    "4.4.p1",
+    "4.4.1.1",
+    "4.4.1.2",
+    "4.4.1.3",
+    "4.4.1.4",
+    "4.4.1.5",
+    "4.4.1.6",
+    "4.4.1.7",
+    "4.4.1.8",
+    "4.4.1.10",
+    "5.2.1.1",
+    "5.2.1.3",
+    "5.2.1.4",
+    "5.2.1.5",
+    "5.2.1.6",
+    "5.7.p1",
+    "5.3.1.4",
+    "5.3.1.5",
+    "5.3.1.6",
+    "5.7.1.1",
+    "5.7.1.4",
+    "5.7.2.5",
+    "8.2.p1",
+    "8.5.p2",
 )
 def test_upstream_bot_lives_a_whole_life(fleet):
     token = ["--token", fleet.api.token(), "--break-on", "break"]
