@@ -6,11 +6,13 @@ the table takes every method, so that a wrong one is told which are right.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flask import Blueprint, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from botapi.api import bootstrap, outputs, people, problems, queries, tasks
+from botapi.api import archives, bootstrap, outputs, people, problems, queries, tasks
+from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
 from botapi.api.server import ApiServer
@@ -172,6 +174,44 @@ def roll_config_back(call: Call) -> Answer:
     return Answer(call.server.roll_config_back(call.person.name, call.body))
 
 
+def list_archives(call: Call) -> Answer:
+    """`GET /archives`."""
+    queries.check_names(call.query, ())
+    return Answer(archives.listed(call.server))
+
+
+def get_archive(call: Call, release: str) -> Answer:
+    """`GET /archives/<release>`."""
+    queries.check_names(call.query, ())
+    return Answer(archives.read(call.server, release, call.base_url))
+
+
+def upload_archive(call: Call) -> Answer:
+    """`POST /archives`."""
+    queries.check_names(call.query, ("file_name", "allow_unsigned"))
+    file_name = queries.last(call.query, "file_name")
+    allowed = queries.number(call.query, "allow_unsigned", 0, 0, 1) == 1
+    actor = call.person.name
+    view = archives.upload(call.server, actor, call.body, file_name, allow_unsigned=allowed)
+    return Answer(view, 201)
+
+
+def get_rollout(call: Call) -> Answer:
+    """`GET /rollout`."""
+    queries.check_names(call.query, ())
+    return Answer(archives.status(call.server))
+
+
+def _rollout_call(body: Body, act: Callable[[ApiServer, str, Any], Json]) -> Handler:
+    """A change of the rollout: its answer is how things stand afterwards."""
+
+    def handle(call: Call) -> Answer:
+        queries.check_names(call.query, ())
+        return Answer(act(call.server, call.person.name, body.read(call.body)))
+
+    return handle
+
+
 def list_audit(call: Call) -> Answer:
     """`GET /audit`."""
     return Answer(call.server.audit(call.query))
@@ -196,13 +236,26 @@ TABLE: Mapping[str, Mapping[str, Handler]] = {
     "/config/preview": {"POST": preview_config},
     "/config/apply": {"POST": apply_config},
     "/config/rollback": {"POST": roll_config_back},
+    "/archives": {"GET": list_archives, "POST": upload_archive},
+    "/archives/<release>": {"GET": get_archive},
+    "/rollout": {
+        "GET": get_rollout,
+        "POST": _rollout_call(archives.START_BODY, archives.start),
+    },
+    "/rollout/halt": {"POST": _rollout_call(archives.REASON_BODY, archives.halt)},
+    "/rollout/resume": {"POST": _rollout_call(archives.REASON_BODY, archives.resume)},
+    "/rollout/rollback": {"POST": _rollout_call(archives.REASON_BODY, archives.roll_back)},
+    "/rollout/canary": {"POST": _rollout_call(archives.CANARY_BODY, archives.canary)},
     "/audit": {"GET": list_audit},
     "/": {},
     "/<path:rest>": {},
 }
 """Every path with its methods; the last two are the paths that do not exist."""
 
-WITH_FILES = frozenset({validate_config, preview_config, apply_config})
+BODY_LIMITS: Mapping[Handler, int] = {
+    **dict.fromkeys((validate_config, preview_config, apply_config), CONFIG_BODY_LIMIT),
+    upload_archive: archives.MAX_UPLOAD_BYTES,
+}
 """Calls whose bodies may be larger than others."""
 
 
@@ -250,7 +303,7 @@ class ApiRoutes:
         if method not in handlers:
             raise MethodNotAllowed(sorted(handlers), f"use {' or '.join(sorted(handlers))} here")
         handler = handlers[method]
-        limit = CONFIG_BODY_LIMIT if handler in WITH_FILES else BODY_LIMIT
+        limit = BODY_LIMITS.get(handler, BODY_LIMIT)
         call = Call(
             server=self._server,
             person=person,

@@ -166,7 +166,7 @@ class Releases:
         self._config = config
         self._clock = clock
         self._concurrency = concurrency
-        self._trust = trust
+        self.trust = trust
         self._register = register
         self._remember = remember
         self._registered = ""
@@ -292,6 +292,10 @@ class Releases:
         """One line on why the sources on disk are not served; empty when they are."""
         return self._unverified or self._reader.problem()
 
+    def version(self, release_id: str, url: str) -> str:
+        """The version that a release which is kept has under this URL. Raises BadArchive."""
+        return self._version(release_id, url)
+
     # What changes.
 
     def look(self) -> None:
@@ -351,7 +355,7 @@ class Releases:
 
     def _build_of(self, sources: Sources) -> Build:
         members = sources.members
-        verified = verify_archive(members, self._trust())
+        verified = verify_archive(members, self.trust())
         size = sum(map(len, members.values()))
         packed = pack(members).content
         return Build(sources.digest, packed, size, members_of(members), verified)
