@@ -6,22 +6,27 @@ test names the rows it holds with `@pytest.mark.spec("0.4.1.5", ...)`. Rows that
 hold, or that are not done yet, are explained in `tests/conformance/notes.toml`.
 """
 
-import ast
 import json
 import re
 import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
+from io import StringIO
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "tests" / "conformance" / "rows.json"
 NOTES = ROOT / "tests" / "conformance" / "notes.toml"
 PAGE = ROOT / "docs" / "conformance.md"
 SHOWN_CHARS = 120
+MARKERS = {"spec", "control"}
 
 HEADING = re.compile(r"#+ (?:Appendix )?(?P<id>\d+(?:\.\d+)?|[A-D](?:\.\d+)?)\b\.? ?(?P<title>.*)")
 TAG = re.compile(r"\[([WSNG?])\]")
@@ -90,28 +95,37 @@ def _plain(line: str) -> str:
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
-def marked(folder: Path, marker: str) -> dict[str, list[str]]:
-    """The tests by what their marker names, as `file::test`."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.rglob("test_*.py")):
-        name = path.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), name)):
-            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
-                continue
-            for decorator in node.decorator_list:
-                for row_id in _ids(decorator, marker):
-                    found[row_id].append(f"{name}::{node.name}")
-    return found
+class _Markers:
+    """A plugin of the test runner that keeps what the tests' markers name."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Every test that was found, whatever is selected."""
+        for item in items:
+            name = item.nodeid.partition("[")[0]
+            for marker in item.iter_markers():
+                if marker.name in MARKERS:
+                    for value in marker.args:
+                        self.tests[marker.name][value][name] = None
 
 
-def _ids(decorator: ast.expr, marker: str) -> Iterator[str]:
-    """What every `pytest.mark.<marker>(...)` inside a decorator names, parameter sets included."""
-    for node in ast.walk(decorator):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{marker}":
-            for argument in node.args:
-                if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
-                    raise SystemExit(f"line {node.lineno}: {marker}() takes plain strings")
-                yield argument.value
+@cache
+def _collected() -> _Markers:
+    markers = _Markers()
+    quiet = ["--collect-only", "-qq", "-p", "no:randomly", str(ROOT / "tests")]
+    with redirect_stdout(StringIO()):
+        ended = pytest.main(quiet, plugins=[markers])
+    if ended != pytest.ExitCode.OK:
+        raise SystemExit("the tests cannot be collected: run pytest --collect-only")
+    return markers
+
+
+def marked(marker: str) -> dict[str, list[str]]:
+    """The tests by what their marker names, as `file::test`, each once and in order."""
+    found = _collected().tests[marker]
+    return {value: sorted(names) for value, names in found.items()}
 
 
 def _note(row: Row, notes: dict[str, dict[str, str]]) -> str:
@@ -126,7 +140,7 @@ def render() -> tuple[str, list[str]]:
     """The page, and what is wrong: unknown ids, binding rows without a test."""
     rows = [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
     notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
-    tests = marked(ROOT / "tests", "spec")
+    tests = marked("spec")
     known = {row.id for row in rows}
     wrong = [
         f"no such row: {row_id} ({where[0]})"

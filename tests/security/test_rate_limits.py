@@ -28,7 +28,7 @@ def bot_at(app, address, bot_id="vm1"):
     return SimBot(flask_post(client), bot_id)
 
 
-@pytest.mark.control("rate-limits")
+@pytest.mark.control("requests.rate-limits")
 def test_bot_that_calls_too_often_is_slowed_and_others_are_not(limited, clock):
     noisy = bot_at(limited, "127.0.0.1").start()
     quiet = bot_at(limited, "127.0.0.2", "vm2").start()
@@ -47,7 +47,7 @@ def test_bot_that_calls_too_often_is_slowed_and_others_are_not(limited, clock):
     assert noisy.status == 200
 
 
-@pytest.mark.control("rate-limits")
+@pytest.mark.control("requests.rate-limits")
 def test_address_that_calls_too_often_is_slowed_on_every_path(limited):
     client = limited.test_client()
     statuses = [client.get("/api/v1/nothing").status_code for _ in range(3)]
@@ -60,7 +60,7 @@ def test_address_that_calls_too_often_is_slowed_on_every_path(limited):
         assert response.headers["Retry-After"]
 
 
-@pytest.mark.control("rate-limits")
+@pytest.mark.control("requests.rate-limits")
 def test_wrong_credentials_are_limited_and_running_bots_behind_the_address_are_not(limited):
     running = bot_at(limited, "127.0.0.3").start()
     guesser = bot_at(limited, "127.0.0.3", "vm9")

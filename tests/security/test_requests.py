@@ -36,7 +36,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.control("json-bomb")
+@pytest.mark.control("requests.json-bomb")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", BOMBS)
 def test_odd_json_is_refused_in_one_line_and_fast(client, path, name):
@@ -46,7 +46,7 @@ def test_odd_json_is_refused_in_one_line_and_fast(client, path, name):
     assert len(response.data) < 2_000
 
 
-@pytest.mark.control("json-bomb")
+@pytest.mark.control("requests.json-bomb")
 @pytest.mark.parametrize("depth", [10, 32, 200, 1_000, 5_000, 100_000])
 def test_deep_state_of_a_real_bot_never_breaks_the_server(client, make_bot, depth):
     bot = make_bot().start()
@@ -57,7 +57,7 @@ def test_deep_state_of_a_real_bot_never_breaks_the_server(client, make_bot, dept
     assert bot.poll().get("cmd") in {"rbe", "sleep"}
 
 
-@pytest.mark.control("gzip-bomb")
+@pytest.mark.control("requests.gzip-bomb")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
 def test_compressed_body_is_refused_and_not_unpacked(client, coding):
     body = gzip.compress(json.dumps({"dimensions": {"id": ["vm1"]}}).encode())
@@ -72,7 +72,7 @@ BEFORE = [f"{BOT_PATH}/bot_code/", "/static/", f"{BOT_PATH}/task_update/", "/ske
           "/api/v1/tasks/", "/api/v1/bots/", "/tasks/", "/"]  # fmt: skip
 
 
-@pytest.mark.control("path-traversal")
+@pytest.mark.control("requests.path-traversal")
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize("climb", CLIMBS)
 def test_no_path_names_a_file(client, before, climb):
@@ -101,7 +101,7 @@ def log_lines(capsys):
     logging.getLogger().setLevel(level)
 
 
-@pytest.mark.control("log-injection")
+@pytest.mark.control("requests.log-injection")
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_caller_cannot_forge_a_log_line(client, make_bot, log_lines, form):
     begin, lines = log_lines
@@ -118,7 +118,7 @@ def test_caller_cannot_forge_a_log_line(client, make_bot, log_lines, form):
         assert "\x1b[31m" not in line
 
 
-@pytest.mark.control("log-injection")
+@pytest.mark.control("requests.log-injection")
 def test_log_never_holds_tokens_secrets_or_bodies(client, make_bot, log_lines):
     begin, lines = log_lines
     begin("json")
@@ -134,7 +134,7 @@ def test_log_never_holds_tokens_secrets_or_bodies(client, make_bot, log_lines):
     assert "Canary" not in text
 
 
-@pytest.mark.control("debug-off")
+@pytest.mark.control("requests.debug-off")
 def test_bug_shows_one_line_with_the_request_id_and_no_more(client, parts, monkeypatch):
     def broken():
         raise RuntimeError("secret detail")
@@ -149,7 +149,7 @@ def test_bug_shows_one_line_with_the_request_id_and_no_more(client, parts, monke
     assert b"secret detail" not in response.data
 
 
-@pytest.mark.control("debug-off")
+@pytest.mark.control("requests.debug-off")
 def test_shipped_application_has_no_debugger(parts):
     app = composition.create_app(parts)
     assert not app.debug

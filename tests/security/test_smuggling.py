@@ -73,7 +73,7 @@ def statuses(received):
 
 
 @pytest.mark.e2e
-@pytest.mark.control("smuggling")
+@pytest.mark.control("requests.smuggling")
 @pytest.mark.parametrize("name", REFUSED)
 def test_request_that_can_be_read_in_two_ways_is_refused_and_hides_nothing(address, name):
     received = answers(address, REFUSED[name])
@@ -83,7 +83,7 @@ def test_request_that_can_be_read_in_two_ways_is_refused_and_hides_nothing(addre
 
 
 @pytest.mark.e2e
-@pytest.mark.control("smuggling")
+@pytest.mark.control("requests.smuggling")
 def test_two_good_requests_in_one_packet_are_both_answered(address):
     """Otherwise the test above would hold of a server that answers nothing."""
     one = head(b"Content-Length: 2") + b"{}"
