@@ -384,3 +384,35 @@ def test_fetched_time_of_revisions_only_grows(admin, parts, clock):
         apply(admin, text)
         seen.append(parts.config.latest().fetched_ms)
     assert seen == sorted({*seen})
+
+
+@pytest.mark.spec("7.5.1.4")
+def test_session_takes_up_auth_and_accounts_silently_at_the_next_poll(admin, parts, ready_bot):
+    text = LOOPBACK_CFG.replace(
+        "  dimensions:",
+        """\
+  auth { require_enrolled_secret: true }
+  system_service_account: "a@b.example.com"
+  logs_cloud_project: "logs"
+  owners: "ann@example.com"
+  dimensions:""",
+    )
+    before = parts.bots.session_of(ready_bot.session).bot_config
+    assert apply(admin, text).status_code == 200
+    assert ready_bot.poll()["cmd"] == "rbe"
+    after = parts.bots.session_of(ready_bot.session).bot_config
+    assert (len(before.bot_auth), len(after.bot_auth)) == (1, 2)
+    assert (before.logs_cloud_project, after.logs_cloud_project) == ("", "logs")
+    assert after.system_service_account == "a@b.example.com"
+
+
+@pytest.mark.spec("7.5.1.3", "2.4.p1")
+def test_bot_restarts_at_its_next_poll_for_hooks_and_dimensions_only(admin, ready_bot):
+    text = LOOPBACK_CFG.replace("  dimensions:", '  bot_config_script: "s.py"\n  dimensions:')
+    for more in ({"scripts/s.py": "# 1"}, {"scripts/s.py": "# 2"}):
+        body = {"files": files(text, **more), "reason": "r"}
+        assert admin.post("/config/apply", body).status_code == 200
+        assert ready_bot.poll()["cmd"] == "bot_restart"
+        ready_bot.session_id += "/n"
+        ready_bot.start()
+        assert ready_bot.poll()["cmd"] == "rbe"
