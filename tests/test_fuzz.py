@@ -10,6 +10,7 @@ pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
 SECONDS = int(os.environ.get("SKEP_TEST_FUZZ_S", "10"))
 
 
+@pytest.mark.control("tokens.fuzz")
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("target", ["tokens", "bodies", "config"])

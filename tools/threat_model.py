@@ -27,8 +27,8 @@ def render() -> tuple[str, list[str]]:
     lines = ["| control | against | held by |", "|---|---|---|"]
     for area, controls in areas.items():
         for name, control in controls.items():
-            names = dict.fromkeys(name.removeprefix("tests/") for name in tests.get(f"{area}.{name}", ()))
-            held = ", ".join(f"`{name}`" for name in names)
+            names = (test.removeprefix("tests/") for test in tests.get(f"{area}.{name}", ()))
+            held = ", ".join(f"`{test}`" for test in names)
             if not held and "later" not in control:
                 wrong.append(f"no test claims the control {area}.{name}")
             held = held or f"not yet: {control.get('later', '')}"

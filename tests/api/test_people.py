@@ -29,6 +29,7 @@ def check_unauthenticated(reply):
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.control("people.roles")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_path_is_closed_for_a_stranger(client, method):
     for path in [*TABLE, "/nothing/here"]:
@@ -57,6 +58,7 @@ def test_bad_key_is_401_in_one_wording(client, header):
     check_unauthenticated(reply)
 
 
+@pytest.mark.control("people.roles")
 def test_wrong_secret_and_unknown_id_look_alike(client, admin_key):
     wrong = Person(client, admin_key[:-1] + ("x" if admin_key[-1] != "x" else "y")).get("/whoami")
     unknown = Person(client, "skep_vvvvvvvv_" + admin_key[14:]).get("/whoami")
@@ -90,6 +92,7 @@ def test_anybody_has_a_name(open_client):
     assert open_client.get("/api/v1/whoami").json == {"actor": "anonymous", "role": "reader"}
 
 
+@pytest.mark.control("people.roles")
 @pytest.mark.parametrize("path", CHANGES)
 def test_anybody_may_change_nothing(open_client, path):
     check_unauthenticated(open_client.post(ROOT + path, json={}))
@@ -99,6 +102,7 @@ def test_wrong_key_is_not_taken_for_anybody(open_client):
     check_unauthenticated(Person(open_client, "skep_wrong").get("/tasks"))
 
 
+@pytest.mark.control("people.roles")
 def test_page_session_reads_but_never_changes(client, parts, admin_key):
     cookie, person = people.sign_in(parts.api, admin_key)
     client.set_cookie(people.SESSION_COOKIE, cookie)

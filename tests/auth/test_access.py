@@ -77,6 +77,7 @@ def test_authenticate_refuses_a_revoked_key(store, made):
     is_refused(store, text)
 
 
+@pytest.mark.control("people.audit")
 def test_create_is_idempotent_and_audited_in_the_same_transaction(store, made):
     _, key = made
     create_api_key(store, key, also=audit)
@@ -92,6 +93,7 @@ def test_create_refuses_another_key_of_the_same_id(store, made):
         create_api_key(store, other)
 
 
+@pytest.mark.control("people.audit")
 def test_revoke_is_idempotent_and_audited(store, made):
     _, key = made
     assert revoke_api_key(store, key.key_id, now_ms=NOW) is False

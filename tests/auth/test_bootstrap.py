@@ -44,6 +44,7 @@ def test_anything_else_is_refused_in_one_line(text):
     assert refusal(text) == "the bootstrap token is not valid"
 
 
+@pytest.mark.control("bots.enrolment")
 def test_text_signed_by_others_or_for_something_else_is_refused():
     assert refusal(sign_token(token(), [b"other"])) == "the bootstrap token is not valid"
     value = {"i": "x", "x": NOW + 9}

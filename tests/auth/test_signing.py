@@ -24,6 +24,7 @@ def test_unsign_is_the_inverse_of_sign(value, purpose):
     assert unsign(purpose, KEYS, text, now_ms=NOW + 10**12, max_age_s=None) == value
 
 
+@pytest.mark.control("tokens.hmac")
 @settings(deadline=None, max_examples=60)
 @given(at=st.integers(0, 200), bit=st.integers(0, 6))
 def test_unsign_refuses_any_flipped_bit(at, bit):
@@ -52,6 +53,7 @@ def test_unsign_raises_nothing_but_bad_signature(text):
         unsign(Purpose.CSRF, KEYS, text, now_ms=NOW, max_age_s=60)
 
 
+@pytest.mark.control("tokens.domain-separation")
 def test_unsign_refuses_a_text_signed_for_another_purpose():
     for made_for in Purpose:
         text = sign(made_for, KEYS, 1, now_ms=NOW)
@@ -92,6 +94,7 @@ def test_signature_of_the_future_is_refused_beyond_a_little_skew():
         unsign(Purpose.CURSOR, KEYS, text, now_ms=NOW, max_age_s=60)
 
 
+@pytest.mark.control("tokens.size")
 def test_text_that_is_too_long_is_refused_unread():
     with pytest.raises(BadSignature, match="too long: 16385 > 16384"):
         unsign(Purpose.CURSOR, KEYS, "x" * 16_385, now_ms=NOW, max_age_s=60)

@@ -56,6 +56,7 @@ def audit(txn):
     txn.put("audit", Doc("entry", {}))
 
 
+@pytest.mark.control("bots.enrolment")
 def test_enrol_stores_the_digest_of_the_host_for_one_use(store):
     token_id = make_token(store)
     assert enrolled_digest(store, "vm1") is None
@@ -80,6 +81,7 @@ def test_enrol_again_with_another_secret_is_another_use_and_replaces(store):
     assert enrolled_digest(store, "vm1") == DIGEST
 
 
+@pytest.mark.control("bots.enrolment")
 def test_enrol_is_refused_when_the_token_is_used_up(store):
     token_id = make_token(store, uses=1)
     enrol(store, token_id)
@@ -87,6 +89,7 @@ def test_enrol_is_refused_when_the_token_is_used_up(store):
     assert enrolled_digest(store, "vm2") is None
 
 
+@pytest.mark.control("bots.enrolment")
 def test_enrol_is_refused_when_the_token_is_expired(store):
     token_id = make_token(store, ttl_s=1)
     assert refusal(store, token_id, now_ms=NOW + 1001) == "the bootstrap token is expired"
@@ -96,6 +99,7 @@ def test_enrol_is_refused_when_the_token_is_unknown(store):
     assert refusal(store, "nothing") == "the bootstrap token is unknown"
 
 
+@pytest.mark.control("bots.enrolment")
 def test_enrol_is_refused_when_the_token_is_revoked(store):
     token_id = make_token(store)
     assert revoke_bootstrap_token(store, token_id, now_ms=NOW, also=audit) is True
@@ -110,6 +114,7 @@ def test_revoke_of_an_unknown_token_is_told(store):
     assert read_bootstrap_token(store, "nothing") is None
 
 
+@pytest.mark.control("bots.enrolment")
 def test_token_of_one_pool_enrols_into_no_other(store):
     token_id = make_token(store, pool="ci")
     assert refusal(store, token_id, pools=("lab", "ci2")) == (
@@ -132,12 +137,14 @@ def test_host_ids_never_meet_in_the_store(store, host):
     assert enrolled_digest(store, "a") is None
 
 
+@pytest.mark.control("bots.deleted-id")
 def test_deleted_host_needs_a_new_enrolment(store):
     enrol(store, make_token(store))
     store.transact(lambda txn: stage_revoke_host(txn, "vm1"), label="test")
     assert enrolled_digest(store, "vm1") is None
 
 
+@pytest.mark.control("people.audit")
 def test_create_is_idempotent_and_audited(store):
     token = new_token(uses=2, ttl_s=60, pool="p", creator="alice", rng=CountingRng(), now_ms=NOW)
     create_bootstrap_token(store, token, also=audit)
@@ -147,6 +154,7 @@ def test_create_is_idempotent_and_audited(store):
     assert store.get("audit", "entry") != [None]
 
 
+@pytest.mark.control("bots.enrolment")
 def test_secret_is_nowhere_in_the_store_but_as_a_digest(store):
     token_id = make_token(store)
     enrol(store, token_id)

@@ -181,6 +181,7 @@ def test_output_for_the_script_needs_a_session(stranger, running):
     assert stranger.get(f"/tasks/{running[0]}/output").status_code == 401
 
 
+@pytest.mark.control("people.xss")
 @pytest.mark.parametrize("evil", XSS)
 def test_nothing_that_others_wrote_is_code(browser, admin, make_bot, evil):
     bot_id = evil.replace(":", ";")

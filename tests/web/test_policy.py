@@ -37,6 +37,7 @@ def concrete(path):
     return re.sub("<[^>]*>", "x", path)
 
 
+@pytest.mark.control("requests.route-policy")
 def test_every_route_refuses_a_stranger_unless_listed(parts):
     app = create_app(parts)
     seen = set()
@@ -67,6 +68,7 @@ def check_headers(reply):
     assert {name: reply.headers[name] for name in HEADERS} == HEADERS
 
 
+@pytest.mark.control("people.xss")
 def test_every_page_has_the_security_headers(parts, browser, stranger, admin, ready_bot):
     task_id = admin.submit("x")["task_id"]
     app = create_app(parts)
@@ -94,6 +96,7 @@ def test_static_files_are_immutable_and_named_by_content(stranger):
         assert stranger.get(f"/static/{name}").status_code == 404
 
 
+@pytest.mark.control("people.xss")
 def test_pages_hold_no_inline_code(browser, admin, ready_bot):
     task_id = admin.submit("x")["task_id"]
     for path in ("/bots", "/bots/vm1", "/tasks", f"/tasks/{task_id}", "/audit", "/nope"):

@@ -50,6 +50,7 @@ def test_wrong_key_is_told_and_gives_nothing(stranger, key):
     assert stranger.get("/bots").status_code == 303
 
 
+@pytest.mark.control("people.csrf")
 def test_sign_in_form_of_another_site_is_refused(stranger, admin_key):
     token = stranger.token("/signin")
     for form in ({"api_key": admin_key}, {"api_key": admin_key, "form_token": token + "x"}):
@@ -136,12 +137,14 @@ def refused(browser, admin, task_id, form, headers=None):
     assert (task["state"], task["killing"]) == ("PENDING", False)
 
 
+@pytest.mark.control("people.csrf")
 def test_form_without_its_token_changes_nothing(browser, admin, task_id):
     refused(browser, admin, task_id, {"reason": "x"})
     refused(browser, admin, task_id, {"reason": "x", "form_token": ""})
     refused(browser, admin, task_id, {"reason": "x", "form_token": "forged.token.x"})
 
 
+@pytest.mark.control("people.csrf")
 def test_form_with_the_token_of_another_session_changes_nothing(
     browser, stranger, admin, task_id, store, clock, rng
 ):
@@ -156,6 +159,7 @@ def test_token_of_an_earlier_session_changes_nothing(browser, admin, admin_key, 
     refused(browser, admin, task_id, {"reason": "x", "form_token": token})
 
 
+@pytest.mark.control("people.csrf")
 @pytest.mark.parametrize(
     "headers",
     [
