@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from botapi.api import archives, bootstrap, outputs, people, problems, queries, tasks
+from botapi.api import archives, bootstrap, keys, outputs, people, problems, queries, tasks
 from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
@@ -212,6 +212,25 @@ def _rollout_call(body: Body, act: Callable[[ApiServer, str, Any], Json]) -> Han
     return handle
 
 
+def list_keys(call: Call) -> Answer:
+    """`GET /keys`."""
+    queries.check_names(call.query, ())
+    return Answer(keys.listed(call.server))
+
+
+def rotate_keys(call: Call, purpose: str) -> Answer:
+    """`POST /keys/<purpose>/rotate`."""
+    queries.check_names(call.query, ())
+    return Answer(keys.rotate(call.server, purpose, call.person.name), 201)
+
+
+def revoke_key(call: Call, purpose: str) -> Answer:
+    """`POST /keys/<purpose>/revoke`."""
+    queries.check_names(call.query, ())
+    body = keys.REVOKE_BODY.read(call.body)
+    return Answer(keys.revoke(call.server, purpose, call.person.name, body))
+
+
 def list_audit(call: Call) -> Answer:
     """`GET /audit`."""
     return Answer(call.server.audit(call.query))
@@ -246,6 +265,9 @@ TABLE: Mapping[str, Mapping[str, Handler]] = {
     "/rollout/resume": {"POST": _rollout_call(archives.REASON_BODY, archives.resume)},
     "/rollout/rollback": {"POST": _rollout_call(archives.REASON_BODY, archives.roll_back)},
     "/rollout/canary": {"POST": _rollout_call(archives.CANARY_BODY, archives.canary)},
+    "/keys": {"GET": list_keys},
+    "/keys/<purpose>/rotate": {"POST": rotate_keys},
+    "/keys/<purpose>/revoke": {"POST": revoke_key},
     "/audit": {"GET": list_audit},
     "/": {},
     "/<path:rest>": {},

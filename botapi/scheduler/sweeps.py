@@ -35,6 +35,7 @@ from botapi.transactions.expire_slice import expire_slice
 from botapi.transactions.hold_duty import hold_duty, leave_duty
 from botapi.transactions.offer_lease import return_offer
 from botapi.transactions.repair_pending import repair_pending
+from botapi.transactions.rotate_keys import ROTATING, advance_rotation
 from botapi.transactions.skip_slice import skip_slice
 from botapi.transactions.update_bot import Stamp
 
@@ -134,6 +135,7 @@ class Sweeps:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
             done["skipped"] = self._skip_slices(now_ms)
             done["repairs"] = self._repair()
+            done["keys"] = self._advance_keys(now_ms)
             done["expired"] = self._delete_expired(now_ms)
             done["tasks"] = self._delete_old_tasks(now_ms)
         return done
@@ -307,6 +309,21 @@ class Sweeps:
             if page.after is None:
                 return done
             after = page.after
+
+    def _advance_keys(self, now_ms: int) -> int:
+        return sum(
+            self._guard(
+                f"rotation of {purpose} keys",
+                partial(
+                    advance_rotation,
+                    self.store,
+                    purpose,
+                    entry_id=f"{self.rng.randbits(96):024x}",
+                    now_ms=now_ms,
+                ),
+            )
+            for purpose in ROTATING
+        )
 
     def _delete_expired(self, now_ms: int) -> int:
         return sum(self.store.sweep_expired(kind, now_ms, PAGE) for kind in EXPIRING)
