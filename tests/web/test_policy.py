@@ -13,7 +13,10 @@ OPEN = {
     ("POST", "/signin"),  # needs the token of its own form
     ("GET", "/static/<name>"),
     ("GET", "/swarming/api/v1/bot/server_ping"),
+    ("GET", "/.well-known/openid-configuration"),  # what checks our identity tokens reads these
+    ("GET", "/.well-known/jwks.json"),
 }
+MACHINES = ("/api/", "/healthz", "/readyz", "/.well-known/")
 BOT_PATHS = ("/swarming/", "/skep/", "/bot_code", "/bootstrap")
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -75,7 +78,7 @@ def test_every_page_has_the_security_headers(parts, browser, stranger, admin, re
     paths = [
         path.replace("<path:bot_id>", "vm1").replace("<task_id>", task_id)
         for method, path in routes(app)
-        if method == "GET" and not path.startswith((*BOT_PATHS, "/api/", "/healthz", "/readyz"))
+        if method == "GET" and not path.startswith((*BOT_PATHS, *MACHINES))
     ]
     assert len(paths) >= 9
     for path in [*paths, "/nope", "/bots/nobody", "/tasks/zz", "/bots?x=1"]:
