@@ -756,3 +756,45 @@ def test_version_of_the_known_archive():
     assert archive.digest(content) == (
         "557ca9065545b4f8d1df15beb210058b5947a368fe0c0010d87ce9ee30c26d65"
     )
+
+
+@pytest.mark.spec("3.3.1.4")
+def test_terminate_of_a_native_poll_ends_the_bot(server, run):
+    server.on("poll", good("poll", cmd="terminate", task_id=RUN, rbe=...))
+    run()
+    assert [name for name, *_ in server.calls][-3:] == ["poll", "task_update", "event"]
+
+
+@pytest.mark.spec("A.1.1.5", "A.2.1.2", "A.2.1.3", "1.11.2.3")
+def test_bot_polls_when_it_became_idle_and_lets_itself_be_held_only_then(server, run):
+    empty = {"session": "dA==", "status": "OK"}
+    server.on("rbe/session/update", empty, empty, None)
+    run(version="v" * 64)
+    names = [name for name, *_ in server.calls]
+    once = ["poll", "rbe/session/create", "rbe/session/update"]
+    assert names[2:7] == [*once, "poll", "rbe/session/update"]
+    first, second = server.named("poll")
+    assert first["state"] == {
+        "bot_config": {"name": "bot_config.py", "revision": "r"},
+        "cost_usd_hour": 0.4,
+        "rbe_hybrid_mode": False,
+        "rbe_idle": False,
+        "rbe_instance": "i",
+        "rbe_session": None,
+        "running_time": 0.0,
+        "sleep_streak": 0,
+    }
+    changed = {"rbe_idle": True, "rbe_session": "ls-1", "sleep_streak": 1}
+    assert second["state"] == first["state"] | changed
+    assert first["version"] == "v" * 64
+    waits = [body.get("nonblocking", False) for body in server.named("rbe/session/update")]
+    assert waits[:3] == [True, False, False]
+
+
+@pytest.mark.spec("3.3.1.7")
+@pytest.mark.parametrize("cmd", ["host_reboot", "restart"])
+def test_reboot_is_told_and_another_session_follows(server, run, cmd):
+    server.on("poll", good("poll", cmd=cmd, message="new kernel"), None)
+    run()
+    assert server.named("event")[0]["event"] == "bot_rebooting"
+    assert len(server.named("handshake")) == 2
