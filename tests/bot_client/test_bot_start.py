@@ -95,6 +95,7 @@ def test_refused_enrolment_ends_with_code_3_and_a_clear_line(
     assert "wrong" not in bot.console()
 
 
+@pytest.mark.spec("A.4.1.1")
 def test_refused_handshake_is_tried_again(bot: BotProcess, server: ScriptedServer) -> None:
     server.fault("handshake", Fault(status=401), Fault(status=403))
     bot.start_idle()
@@ -215,6 +216,7 @@ def get_dimensions(bot):
 """
 
 
+@pytest.mark.spec("A.1.1.4", "A.2.1.1")
 def test_hooks_of_archive_and_handshake_are_obeyed(bot: BotProcess, server: ScriptedServer) -> None:
     server.handshake_extra = {"bot_config": INJECTED, "bot_config_name": "shelf.py"}
     bot.start_idle(hooks=HOOKS)

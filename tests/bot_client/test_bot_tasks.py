@@ -124,6 +124,7 @@ def test_must_stop_walks_the_ladder_and_reports_the_code(
     assert not bot.task_pids()
 
 
+@pytest.mark.spec("A.4.1.5")
 def test_refused_update_kills_the_task_with_one_task_error(
     bot: BotProcess, server: ScriptedServer
 ) -> None:
@@ -168,6 +169,7 @@ def test_manifest_defect_ends_in_task_error(
     server.wait_lease_done(server.submit(["/bin/true"]))
 
 
+@pytest.mark.spec("4.2.1.1", "1.11.5.7")
 def test_skip_noop_and_broken_leases_are_completed(bot: BotProcess, server: ScriptedServer) -> None:
     bot.start_idle()
     skipped = server.submit(["/bin/true"])
@@ -189,6 +191,7 @@ def test_skip_noop_and_broken_leases_are_completed(bot: BotProcess, server: Scri
     assert len(server.named("claim")) == 1
 
 
+@pytest.mark.spec("4.2.1.2", "5.2.1.7", "A.1.1.6")
 def test_terminate_reports_and_exits_zero(bot: BotProcess, server: ScriptedServer) -> None:
     bot.start_idle()
     task_id = server.submit(["/bin/true"])
@@ -270,6 +273,7 @@ def test_poll_is_made_at_once_when_the_server_asks(bot: BotProcess, server: Scri
     assert len({call.body["request_uuid"] for call in server.named("poll")}) == polls + 1
 
 
+@pytest.mark.spec("3.3.1.8")
 def test_unknown_command_is_reported_and_backed_off(
     bot: BotProcess, server: ScriptedServer
 ) -> None:
@@ -279,6 +283,7 @@ def test_unknown_command_is_reported_and_backed_off(
     assert "unknown command: 'dance'" in server.named("event")[0].body["message"]
 
 
+@pytest.mark.spec("3.3.1.1", "3.3.1.3")
 def test_native_run_and_sleep_work_without_leases(bot: BotProcess, server: ScriptedServer) -> None:
     task_id = server.submit([SH, "-c", "echo native"])
     server._offers.clear()

@@ -35,6 +35,7 @@ def errors(server: ScriptedServer) -> list[str]:
     return [c.body["message"] for c in server.named("event") if c.body["event"] == "bot_error"]
 
 
+@pytest.mark.spec("8.6.1.1", "8.6.1.2", "8.6.1.3", "8.6.1.4", "8.6.1.5", "3.3.1.5")
 def test_good_update_is_taken_and_becomes_the_last_known_good(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -168,6 +169,7 @@ def test_failed_version_is_not_fetched_again_at_once_and_the_bot_works_on(
     assert len(server.named("bot_code")) == 1
 
 
+@pytest.mark.spec("3.3.1.6")
 def test_restart_command_starts_the_same_version_again(
     bot: BotProcess, server: ScriptedServer
 ) -> None:
@@ -180,6 +182,7 @@ def test_restart_command_starts_the_same_version_again(
     assert server.named("event")[0].body["message"] == "About to restart: new hooks"
 
 
+@pytest.mark.spec("3.3.1.7")
 def test_reboot_that_is_forbidden_is_said_so(bot: BotProcess, server: ScriptedServer) -> None:
     bot.env["SWARMING_NEVER_REBOOT"] = "1"
     bot.start_idle()

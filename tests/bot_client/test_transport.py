@@ -42,6 +42,7 @@ def test_retry_pauses_follow_the_schedule(fake: FakeClock) -> None:
     assert pauses == [1.42, 1.75, 2.25, 3.0, 4.12, 5.81, 8.34, 10.0]
 
 
+@pytest.mark.spec("A.3.p1")
 def test_backoff_is_zero_then_grows_to_a_jittered_cap(fake: FakeClock) -> None:
     backoff = Backoff(fake, 2.0)
     assert [backoff.fail() for _ in range(10)] == [0, 2, 4, 8, 16, 32, 64, 128, 256, 300]
@@ -97,6 +98,7 @@ JSON = {"Content-Type": "application/json"}
         (Fault(status=302, headers={"Location": "/x"}), Refused, 1),
     ],
 )
+@pytest.mark.spec("0.5.2.3", "0.5.2.4", "0.5.2.5", "0.5.2.6", "0.5.2.7", "0.5.2.8")
 def test_outcomes_of_a_retried_call(
     api: ServerApi, server: ScriptedServer, fault: Fault, kind: type[BotError] | None, tries: int
 ) -> None:
@@ -112,6 +114,7 @@ def test_outcomes_of_a_retried_call(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"[]", b"{}", b'{"error": "x"}'])
+@pytest.mark.spec("0.5.2.1", "0.5.2.2", "0.5.2.9")
 def test_useless_success_is_a_failure_without_a_repeat(
     api: ServerApi, server: ScriptedServer, body: bytes
 ) -> None:
@@ -129,6 +132,7 @@ def test_poll_is_tried_once(api: ServerApi, server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"resp": 1}', b'{"x": 2}'])
+@pytest.mark.spec("A.4.1.7")
 def test_reply_of_task_error_is_ignored(
     api: ServerApi, server: ScriptedServer, body: bytes
 ) -> None:
@@ -175,6 +179,7 @@ def test_cut_reply_is_transient() -> None:
             Transport(f"http://127.0.0.1:{sock.getsockname()[1]}").request("GET", "/")
 
 
+@pytest.mark.spec("0.5.2.10")
 def test_token_is_renewed_by_any_reply_and_sent(api: ServerApi, server: ScriptedServer) -> None:
     first = api.handshake(SELF, "s")["session"]
     api.poll(SELF, "u")
