@@ -123,7 +123,7 @@ def build(
     issuer = OidcIssuer(keys, concurrency.native)
     enrolled = EnrolledDigests(lambda host: enrolled_digest(store, host))
     unsubscribe = store.subscribe(enrolled.hear)
-    config = Provider(store, clock)
+    config = Provider(store, clock, concurrency.native)
     watcher = _watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)

@@ -6,9 +6,9 @@ in force), `bots.cfg!FILE` (which files on disk were acted on last) and `bots.cf
 `transactions.push_config` writes them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from botapi.cfg.bundle import Meaning, Source, load
 from botapi.clock import Clock
@@ -28,6 +28,14 @@ MAX_STORED_MISTAKES = 50
 MAX_REVISIONS = 1_000
 """Revisions that are kept; a push deletes the oldest one beyond."""
 _LAST_REV = 9_999_999_999
+
+
+class Native(Protocol):
+    """Runs something long without holding the server's loop (see `concurrency`)."""
+
+    def __call__(self, fn: Callable[[], Meaning]) -> Meaning:
+        """The result of `fn`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +181,15 @@ class Provider:
     """The snapshots of one process.
 
     Any thread may call. A snapshot once given out by this provider is never followed by
-    an older one. The errors of the store rise unchanged.
+    an older one. The errors of the store rise unchanged. A new revision is read on a native
+    thread: parsing a large one takes a second.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, native: Native = lambda fn: fn()) -> None:
         self._store = store
         self._clock = clock
+        self._native = native
+        self._is_loading = False
         self._lock = native_lock()
         self._snapshot = Snapshot(Meaning(), Source("", {}), "", 0, 0, 0)
         self._is_stale = True
@@ -186,7 +197,12 @@ class Provider:
         self._unsubscribe = store.subscribe(self._hear)
 
     def cached(self) -> Snapshot:
-        """The snapshot of this process, no more than two seconds behind the store."""
+        """The snapshot of this process, no more than two seconds behind the store.
+
+        While a newer one is being read it is the one before.
+        """
+        if self._is_loading:
+            return self._snapshot if self._snapshot.rev else self.latest()
         if self._is_stale or self._clock.monotonic() - self._looked_at >= LOOK_AGAIN_S:
             return self.latest()
         return self._snapshot
@@ -233,8 +249,13 @@ class Provider:
         if doc is None:
             raise LookupError(f"revision {head.rev} of bots.cfg is in force but not in the store")
         source = read_source(doc.body)
+        self._is_loading = True
+        try:
+            meaning = self._native(lambda: load(source))
+        finally:
+            self._is_loading = False
         return Snapshot(
-            meaning=load(source),
+            meaning=meaning,
             source=source,
             digest=head.digest,
             fetched_ms=head.fetched_ms,

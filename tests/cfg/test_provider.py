@@ -150,6 +150,55 @@ def test_provider_reads_again_after_an_outage(store, clock):
     assert provider.cached().rev == 1
 
 
+def test_cached_serves_the_one_before_while_a_new_one_is_parsed(store, clock):
+    seen = []
+
+    def native(fn):
+        if provider._snapshot.rev:
+            clock.advance(60)
+            seen.append(provider.cached().rev)
+        return fn()
+
+    provider = Provider(store, clock, native)
+    first = push(store, "one")
+    assert provider.cached().rev == 1
+    push(store, "two", parent=first)
+    assert (provider.latest().rev, seen) == (2, [1])
+    assert provider.cached().rev == 2
+
+
+def test_cached_waits_for_the_first_revision_of_all(store, clock):
+    """The built-in file must not be served in its place: it refuses every bot."""
+    seen = []
+
+    def native(fn):
+        if not seen:
+            seen.append(0)
+            seen.append(provider.cached().rev)
+        return fn()
+
+    provider = Provider(store, clock, native)
+    push(store, "one")
+    assert provider.cached().rev == 1
+    assert seen == [0, 1]
+
+
+def test_provider_parses_again_after_a_failure(store, clock):
+    failures = iter([MemoryError("no"), None])
+
+    def native(fn):
+        failure = next(failures)
+        if failure:
+            raise failure
+        return fn()
+
+    provider = Provider(store, clock, native)
+    push(store, "one")
+    with pytest.raises(MemoryError):
+        provider.latest()
+    assert provider.cached().rev == 1
+
+
 def test_provider_never_goes_back_when_the_store_does(store, clock):
     digest = push(store, "one")
     push(store, "two", parent=digest)
