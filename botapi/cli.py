@@ -39,6 +39,8 @@ COMMANDS = {
     "bot": Target("botapi.ctl.bots:bot", "Show one bot, or its events."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),
     "config": Target("botapi.ctl.config:config", "Check, apply and roll back the configuration."),
+    "archive": Target("botapi.ctl.archive:archive", "Keep bot archives, and roll them out."),
+    "release": Target("botapi.cfg.release_tool:release", "Sign bot archives; asks no server."),
     "keys": Target("botapi.ctl.keys:keys", "List, rotate and revoke the keys that sign."),
     "audit": Target("botapi.ctl.audit:audit", "List what people changed."),
     "whoami": Target("botapi.ctl.whoami:whoami", "Say who the server thinks you are."),

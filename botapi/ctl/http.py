@@ -131,9 +131,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         wait_s: int = 0,
     ) -> Answer:
-        content = None if body is None else json.dumps(body).encode()
         sent = self._headers | dict(headers or {})
-        if content is not None:
+        content = body if isinstance(body, bytes) else None
+        if isinstance(body, bytes):
+            sent["Content-Type"] = "application/octet-stream"
+        elif body is not None:
+            content = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
         try:
             reply = self._pool.request(

@@ -61,7 +61,8 @@ def script() -> Iterator[Script]:
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             content = self.rfile.read(length)
-            body = json.loads(content) if content else None
+            is_file = self.headers.get("Content-Type") == "application/octet-stream"
+            body = json.loads(content) if content and not is_file else content or None
             told.asked.append(Asked(self.command, self.path, dict(self.headers), body))
             answer = told.replies.pop(0) if told.replies else (599, "the script is over", {})
             told.arrived.set()
