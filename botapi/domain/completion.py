@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from botapi.domain.artifacts import CasReference, CipdPackage, CipdPins, PerformanceStats
 from botapi.domain.bot_event import EventKind
-from botapi.domain.task import Task, TaskState, check_transition
+from botapi.domain.task import OutputPosition, Task, TaskState, check_transition
 
 
 class EndedBy(StrEnum):
@@ -58,8 +58,11 @@ def final_state(task: Task, ending: Ending) -> TaskState:
     return TaskState.BOT_DIED
 
 
-def finish(task: Task, ending: Ending, now_ms: int) -> Task:
-    """The task as it is for ever. The caller has made sure that it is RUNNING."""
+def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_ms: int) -> Task:
+    """The task as it is for ever, by the hand of a server of this version.
+
+    The caller has made sure that it is RUNNING.
+    """
     state = final_state(task, ending)
     check_transition(task.state, state)
     is_internal = ending.by is not EndedBy.BOT
@@ -83,6 +86,9 @@ def finish(task: Task, ending: Ending, now_ms: int) -> Task:
         internal_failure=is_internal,
         cost_usd=max(task.cost_usd, ending.cost_usd),
         error=ending.error,
+        output_bytes=output.committed,
+        missing_bytes=output.missing_bytes,
+        server_versions=tuple(sorted({*task.server_versions, server})),
         cas_output_root=ending.cas_output_root,
         cipd_pins=ending.cipd_pins,
         missing_cas=ending.missing_cas,

@@ -66,7 +66,7 @@ def claim_slice(store: Store, claim: Claim, stamp: Stamp) -> Claimed:
         decision = decide(task, request, bot, offer, claim.attempt)
         match decision:
             case Run(is_retry=False) | Terminate(is_retry=False):
-                task = _stage_claim(txn, (task, task_was), request, bot, claim, stamp)
+                task = _stage_claim(txn, (task, task_was), request, (bot, bot_doc), claim, stamp)
             case _:
                 pass
         return Claimed(decision, task, request, bot)
@@ -78,11 +78,11 @@ def _stage_claim(
     txn: Txn,
     task: tuple[Task, Doc],
     request: TaskRequest,
-    bot: Bot,
+    known: tuple[Bot, Doc],
     claim: Claim,
     stamp: Stamp,
 ) -> Task:
-    old, was = task
+    (old, was), (bot, _) = task, known
     check_transition(old.state, TaskState.RUNNING)
     new = replace(
         old,
@@ -113,6 +113,6 @@ def _stage_claim(
         task_flags=TERMINATION_FLAG if terminates else 0,
         changes={"claim_seq": claim.seq, "polls_before_claim": claim.recent_polls},
     )
-    stage_update(txn, bot.bot_id, update, stamp)
+    stage_update(txn, bot.bot_id, update, stamp, known=known)
     txn.notify(f"task!{old.task_id}")
     return new

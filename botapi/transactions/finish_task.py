@@ -17,38 +17,36 @@ class Finished:
     changed: bool
 
 
-def stage_finish(
+def stage_finish(txn: Txn, task_id: str, ending: Ending, now_ms: int) -> Finished | None:
+    """Finish the run inside somebody's transaction; None when there is no such task."""
+    (doc,) = txn.get(codec.TASK, codec.task_key(task_id))
+    if doc is None:
+        return None
+    return stage_end(txn, (codec.read_task(doc), doc), ending, now_ms)
+
+
+def stage_end(
     txn: Txn,
-    task_id: str,
+    known: tuple[Task, Doc],
     ending: Ending,
     now_ms: int,
     position: tuple[OutputPosition, Doc | None] | None = None,
-) -> Finished | None:
-    """Finish the run inside somebody's transaction; None when there is no such task.
+) -> Finished:
+    """Finish the run of a task that this transaction has read.
 
     `position` is the output position that the same transaction is about to store; without
     it the stored one is read. Finishing a finished task changes nothing and is no error.
     """
-    (was,) = txn.get(codec.TASK, codec.task_key(task_id))
-    if was is None:
-        return None
-    task = codec.read_task(was)
+    task, was = known
     if task.state is not TaskState.RUNNING:
         return Finished(task, changed=False)
     if position is None:
-        (doc,) = txn.get(codec.OUTPOS, codec.output_position_key(task_id))
+        (doc,) = txn.get(codec.OUTPOS, codec.output_position_key(task.task_id))
         position = (codec.read_output_position(doc), doc)
     reached, position_was = position
-    task = replace(
-        finish(task, ending, now_ms),
-        output_bytes=reached.committed,
-        missing_bytes=reached.missing_bytes,
-        server_versions=tuple(sorted({*task.server_versions, __version__})),
-    )
+    task = finish(task, ending, reached, __version__, now_ms)
+    sealed = replace(reached, sealed=True)
     txn.put(codec.TASK, codec.task_doc(task, was))
-    txn.put(
-        codec.OUTPOS,
-        codec.output_position_doc(task_id, replace(reached, sealed=True), position_was),
-    )
+    txn.put(codec.OUTPOS, codec.output_position_doc(task.task_id, sealed, position_was))
     txn.notify(f"task!{task.task_id}")
     return Finished(task, changed=True)

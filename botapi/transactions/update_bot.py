@@ -50,23 +50,29 @@ def stage_update(
     stamp: Stamp,
     *,
     first_dimensions: tuple[str, ...] = (),
+    known: tuple[Bot, Doc] | None = None,
 ) -> Bot | None:
     """Apply the update inside somebody's transaction.
 
     None when the bot does not exist and the event does not create one. Only the last
-    event's dedup key is compared: consecutive repeats are no second event.
+    event's dedup key is compared: consecutive repeats are no second event. `known` is the
+    bot, if this transaction has read it before.
     """
-    (was,) = txn.get(codec.BOT, join_key(bot_id))
-    if was is None and not RULES[update.kind].creates:
-        return None
-    before = (
-        codec.read_bot(was) if was is not None else new_bot(bot_id, first_dimensions, stamp.now_ms)
-    )
+    before, was = known or _read(txn, bot_id)
+    if before is None:
+        if not RULES[update.kind].creates:
+            return None
+        before = new_bot(bot_id, first_dimensions, stamp.now_ms)
     change = apply(before, update, event_id=stamp.event_id, now_ms=stamp.now_ms)
     if change.is_repeat:
         return before
     _write(txn, change, was, stamp)
     return change.bot
+
+
+def _read(txn: Txn, bot_id: str) -> tuple[Bot | None, Doc | None]:
+    (doc,) = txn.get(codec.BOT, join_key(bot_id))
+    return (None if doc is None else codec.read_bot(doc)), doc
 
 
 def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:

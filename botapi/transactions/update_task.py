@@ -7,10 +7,10 @@ from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind, event_key
 from botapi.domain.completion import Ending, event_of
 from botapi.domain.names import run_id
 from botapi.domain.output import Append, Gap, place
-from botapi.domain.task import OutputPosition, Task
+from botapi.domain.task import Task
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
-from botapi.transactions.finish_task import stage_finish
+from botapi.transactions.finish_task import stage_end
 from botapi.transactions.update_bot import Stamp, stage_update
 
 
@@ -71,26 +71,23 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
     key = codec.task_key(progress.task_id)
 
     def work(txn: Txn) -> Outcome:
-        bot_doc, task_was, position_was = (
+        bot_doc, task_doc, position_doc = (
             *txn.get(codec.BOT, join_key(progress.bot_id)),
             *txn.get(codec.TASK, key),
             *txn.get(codec.OUTPOS, codec.output_position_key(progress.task_id)),
         )
-        if task_was is None:
+        if task_doc is None:
             return Missing()
-        task = codec.read_task(task_was)
-        bot = codec.read_bot(bot_doc) if bot_doc is not None else None
-        if bot is not None and _is_own_end(bot, progress, task, stamp):
-            return Accepted(task)
-        why_not = _why_not(bot, task, progress)
+        if bot_doc is None:
+            return NotCurrent(f"this bot does not run {progress.task_id}")
+        bot, task = (codec.read_bot(bot_doc), bot_doc), (codec.read_task(task_doc), task_doc)
+        if task[0].is_final:
+            return _after_the_end(txn, bot, task[0], progress, stamp)
+        why_not = _why_not(bot[0], task[0], progress)
         if why_not is not None:
             return why_not
-        if task.is_final:
-            if progress.ending is not None:
-                _stage_event(txn, progress, task, stamp, _late(progress, task))
-            return Accepted(task, must_stop=f"the task has ended: {task.state}")
         placed = place(
-            codec.read_output_position(position_was),
+            codec.read_output_position(position_doc),
             progress.offset,
             progress.output,
             limit=progress.output_limit,
@@ -99,21 +96,36 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
         if isinstance(placed, Gap):
             return placed
         _stage_output(txn, progress.task_id, placed)
+        position = placed.position, position_doc
         if progress.ending is not None:
-            return _stage_end(txn, progress, placed, position_was, stamp)
+            ended = stage_end(txn, task, progress.ending, stamp.now_ms, position).task
+            stage_update(txn, progress.bot_id, _end_event(progress, ended), stamp, known=bot)
+            return Accepted(ended)
         if placed.data or placed.position.missing_bytes:
-            txn.put(
-                codec.OUTPOS,
-                codec.output_position_doc(progress.task_id, placed.position, position_was),
-            )
-            txn.notify(f"task!{task.task_id}")
-        return Accepted(task, must_stop="being killed" if task.killing else "")
+            txn.put(codec.OUTPOS, codec.output_position_doc(progress.task_id, *position))
+            txn.notify(f"task!{progress.task_id}")
+        return Accepted(task[0], must_stop="being killed" if task[0].killing else "")
 
     return store.transact(work, label="update_task")
 
 
-def _why_not(bot: Bot | None, task: Task, progress: Progress) -> NotCurrent | Foreign | None:
-    if bot is None or bot.task_id != run_id(progress.task_id):
+def _after_the_end(
+    txn: Txn, known: tuple[Bot, Doc], task: Task, progress: Progress, stamp: Stamp
+) -> Outcome:
+    """The run is over already: perhaps by this very call, perhaps without this bot."""
+    if _is_own_end(known[0], progress, task, stamp):
+        return Accepted(task)
+    why_not = _why_not(known[0], task, progress)
+    if why_not is not None:
+        return why_not
+    if progress.ending is not None:
+        update = replace(_end_event(progress, task), message=_late(progress, task))
+        stage_update(txn, progress.bot_id, update, stamp, known=known)
+    return Accepted(task, must_stop=f"the task has ended: {task.state}")
+
+
+def _why_not(bot: Bot, task: Task, progress: Progress) -> NotCurrent | Foreign | None:
+    if bot.task_id != run_id(progress.task_id):
         return NotCurrent(f"this bot does not run {progress.task_id}")
     if bot.session_id != progress.session_id:
         return NotCurrent("another process took this bot id over")
@@ -126,18 +138,6 @@ def _stage_output(txn: Txn, task_id: str, placed: Append) -> None:
         txn.put(codec.OUT, codec.output_doc(task_id, placed.offset + start, piece))
 
 
-def _stage_end(
-    txn: Txn, progress: Progress, placed: Append, position_was: Doc | None, stamp: Stamp
-) -> Outcome:
-    assert progress.ending is not None  # noqa: S101 - the caller has looked
-    position: tuple[OutputPosition, Doc | None] = (placed.position, position_was)
-    done = stage_finish(txn, progress.task_id, progress.ending, stamp.now_ms, position)
-    if done is None:
-        return Missing()
-    _stage_event(txn, progress, done.task, stamp)
-    return Accepted(done.task)
-
-
 def _end_event(progress: Progress, task: Task) -> BotUpdate:
     return BotUpdate(event_of(task), dedup_key=progress.dedup_key, call=progress.call)
 
@@ -145,12 +145,7 @@ def _end_event(progress: Progress, task: Task) -> BotUpdate:
 def _is_own_end(bot: Bot, progress: Progress, task: Task, stamp: Stamp) -> bool:
     """Did this very call end the run, in a commit whose outcome was unknown?"""
     key = event_key(_end_event(progress, task), stamp.event_id)
-    return progress.ending is not None and task.is_final and bot.last_event_dedup_key == key
-
-
-def _stage_event(txn: Txn, progress: Progress, task: Task, stamp: Stamp, message: str = "") -> None:
-    update = replace(_end_event(progress, task), message=message)
-    stage_update(txn, progress.bot_id, update, stamp)
+    return progress.ending is not None and bot.last_event_dedup_key == key
 
 
 def _late(progress: Progress, task: Task) -> str:
@@ -190,7 +185,7 @@ def end_with_error(store: Store, failure: Failure, stamp: Stamp) -> Outcome:
         task = codec.read_task(task_doc)
         if task.bot_id != failure.bot_id:
             return Foreign(task.bot_id)
-        done = stage_finish(txn, failure.task_id, failure.ending, stamp.now_ms)
+        done = stage_end(txn, (task, task_doc), failure.ending, stamp.now_ms)
         update = BotUpdate(
             EventKind.TASK_ERROR,
             message=failure.ending.error,
@@ -198,6 +193,6 @@ def end_with_error(store: Store, failure: Failure, stamp: Stamp) -> Outcome:
             call=failure.call,
         )
         stage_update(txn, failure.bot_id, update, stamp)
-        return Accepted(done.task if done is not None else task)
+        return Accepted(done.task)
 
     return store.transact(work, label="task_error")

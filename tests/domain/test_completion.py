@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi.domain.artifacts import CasDigest, CasReference
+from botapi.domain.artifacts import CasDigest, CasReference, CipdPins, PerformanceStats
 from botapi.domain.bot_event import EventKind
 from botapi.domain.completion import (
     Cause,
@@ -13,10 +13,11 @@ from botapi.domain.completion import (
     final_state,
     finish,
 )
-from botapi.domain.task import IllegalTransitionError, TaskState
+from botapi.domain.task import IllegalTransitionError, OutputPosition, TaskState
 from tests.domain.test_task import make_task
 
 NOW = 17_500
+NOTHING = OutputPosition()
 CAS = CasReference("i", CasDigest("ab", 1))
 BOT, ERROR, GONE = EndedBy.BOT, EndedBy.TASK_ERROR, EndedBy.ABANDONED
 
@@ -46,9 +47,13 @@ def test_final_state_is_the_first_row_that_matches(killing, ending, expected):
     assert final_state(make_task(killing=killing), ending) == expected
 
 
+def end(task, ending, output=NOTHING):
+    return finish(task, ending, output, "2", NOW)
+
+
 def ended(ending, **more):
     """What the end sets, as one tuple."""
-    task = finish(make_task(**more), ending, NOW)
+    task = end(make_task(**more), ending)
     assert (task.modified_ms, task.completed_ms, task.killing) == (NOW, NOW, False)
     return (
         task.state,
@@ -92,15 +97,15 @@ def test_finish_sets_what_the_table_says(ending, more, expected):
 
 @pytest.mark.spec("5.1.1.11")
 def test_finish_keeps_the_greatest_cost_and_the_error():
-    task = finish(make_task(cost_usd=2.0), Ending(GONE, cost_usd=1.0, error="gone"), NOW)
+    task = end(make_task(cost_usd=2.0), Ending(GONE, cost_usd=1.0, error="gone"))
     assert (task.cost_usd, task.error) == (2.0, "gone")
-    assert finish(make_task(cost_usd=2.0), Ending(BOT, 0, 1.0, cost_usd=3.0), NOW).cost_usd == 3.0
+    assert end(make_task(cost_usd=2.0), Ending(BOT, 0, 1.0, cost_usd=3.0)).cost_usd == 3.0
 
 
 @pytest.mark.parametrize("state", [s for s in TaskState if s is not TaskState.RUNNING])
 def test_finish_refuses_a_task_that_does_not_run(state):
     with pytest.raises(IllegalTransitionError):
-        finish(make_task(state), Ending(BOT, 0, 1.0), NOW)
+        end(make_task(state), Ending(BOT, 0, 1.0))
 
 
 @pytest.mark.parametrize("state", list(TaskState))
@@ -127,3 +132,16 @@ def test_event_of_an_end_is_killed_only_for_a_killed_task(state):
 )
 def test_cause_says_who_is_to_blame(state, failure, expected):
     assert cause_of(make_task(state, failure=failure)) is expected
+
+
+@pytest.mark.spec("5.5.2.10", "5.5.2.11", "5.5.2.12")
+def test_finish_states_the_output_and_what_the_call_said_even_nothing():
+    pins, stats = CipdPins(), PerformanceStats(1.0)
+    said = Ending(BOT, 0, 1.0, cas_output_root=CAS, cipd_pins=pins, performance=stats)
+    task = end(make_task(server_versions=("1", "2")), said, OutputPosition(7, 3))
+    assert (task.output_bytes, task.missing_bytes, task.server_versions) == (7, 3, ("1", "2"))
+    assert (task.cas_output_root, task.cipd_pins, task.performance) == (CAS, pins, stats)
+    before = make_task(cas_output_root=CAS, cipd_pins=pins, server_versions=("3",))
+    task = end(before, Ending(BOT, 0, 1.0))
+    assert (task.cas_output_root, task.cipd_pins, task.performance) == (None, None, None)
+    assert task.server_versions == ("2", "3")

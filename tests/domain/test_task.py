@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from botapi.domain.completion import EndedBy, Ending, finish
 from botapi.domain.task import (
     IllegalTransitionError,
+    OutputPosition,
     PendingSlice,
     Task,
     TaskState,
@@ -105,7 +106,7 @@ class Life(RuleBasedStateMachine):
     def end(self, by, exit_code, timeout, canceled):
         ending = Ending(by, exit_code=exit_code, hard_timeout=timeout, canceled=canceled)
         try:
-            self.task = finish(self.task, ending, 9_000)
+            self.task = finish(self.task, ending, OutputPosition(), "1", 9_000)
         except IllegalTransitionError:
             assert self.task.state is not TaskState.RUNNING
 
