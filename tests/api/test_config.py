@@ -386,6 +386,28 @@ def test_fetched_time_of_revisions_only_grows(admin, parts, clock):
     assert seen == sorted({*seen})
 
 
+def test_file_that_drops_too_many_bots_is_kept_out_until_the_number_is_given(
+    admin, parts, settings, two_bots, clock
+):
+    folder = settings.config_dir
+    folder.mkdir(parents=True)
+    (folder / "bots.cfg").write_text(SECRET)
+    rejected = parts.watcher.check(clock.now_ms())
+    assert rejected.mistakes == (
+        "bots.cfg:1:1: would drop 2 of 2 live bots, more than 5 %; "
+        f"skep config preview {folder} names them, "
+        f"skep config apply {folder} --drop 2 does it all the same",
+    )
+    assert admin.get("/config").json["on_disk"]["mistakes"] == list(rejected.mistakes)
+    assert apply(admin, SECRET, drop=2).status_code == 200
+    assert admin.get("/config").json["on_disk"]["state"] == "in_force"
+    (folder / "bots.cfg").write_text(OTHER)
+    parts.watcher.check(clock.now_ms())
+    found = admin.get("/config").json
+    assert (found["author"], found["reason"]) == ("bots.cfg", "the file on disk changed")
+    assert found["files"]["bots.cfg"] == OTHER
+
+
 @pytest.mark.spec("7.5.1.4")
 def test_session_takes_up_auth_and_accounts_silently_at_the_next_poll(admin, parts, ready_bot):
     text = LOOPBACK_CFG.replace(
