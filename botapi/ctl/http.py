@@ -121,13 +121,18 @@ class Client:
         retry = _retry(RETRIES, allowed_methods=frozenset({"GET"}))
         return _object(what, self._send(what, "POST", path, retry, body))
 
+    def upload(self, what: str, path: str, content: bytes, query: Query = ()) -> Json:
+        """POST a file that the server keeps once, however often it is sent."""
+        place = f"{path}?{urllib.parse.urlencode([*query])}"
+        return _object(what, self._send(what, "POST", place, _retry(RETRIES), content))
+
     def _send(
         self,
         what: str,
         method: str,
         path: str,
         retry: urllib3.Retry,
-        body: Json | None = None,
+        body: Json | bytes | None = None,
         headers: Mapping[str, str] | None = None,
         wait_s: int = 0,
     ) -> Answer:
