@@ -8,6 +8,7 @@ import ipaddress
 import os
 import resource
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import click
 import gevent
 import gevent.event
+import gevent.monkey
 import gunicorn.app.base
 import gunicorn.sock
 from flask import Flask
@@ -253,6 +255,8 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             gevent.config.monitor_thread = True
             gevent.config.max_blocking_time = LOOP_HOLD_S
         sys.setswitchinterval(SWITCH_S)
+        # ssl was imported before; whoever calls outside makes a context anew (jwks.http_pool)
+        warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         super().init_process()
 
     def run(self) -> None:

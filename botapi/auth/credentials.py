@@ -339,14 +339,14 @@ def _oidc(method: AuthMethod, bot: _Bot) -> _Granted | str:
     if not _is_listed(account.subject, asked.subjects, bot.host):
         return f'the subject "{account.subject}" is not listed'
     name = f"user:{account.email}" if account.email else f"oidc:{account.issuer}#{account.subject}"
-    failure = _audience_failure(account, asked.audience or bot.own_url)
+    failure = _audience_failure(account, asked.audience)
     return failure or _granted(name, f"{account.issuer}#{account.subject}")
 
 
 def _audience_failure(account: Account, audience: str) -> str:
     """Why the token is not for us; empty when it is. A slash at the end makes no difference."""
     if not audience:
-        return "the audience of identity tokens is not set: set SKEP_PUBLIC_URL"
+        return "nobody set whom identity tokens must be for: set SKEP_PUBLIC_URL"
     if audience.rstrip("/") not in {said.rstrip("/") for said in account.audiences}:
         return f"the identity token is not for {audience}"
     return ""
@@ -356,16 +356,10 @@ def _client_cert(method: AuthMethod, bot: _Bot) -> _Granted | str:
     names = bot.proof.cert_names
     if not names:
         return "no client certificate was passed on by a trusted proxy"
-    listed = method.require_client_cert
-    fitting = (
-        name
-        for name in names
-        if (_is_listed(name, listed, bot.host) if listed else is_name_of(name, bot.host))
-    )
-    found = next(fitting, "")
+    listed = method.require_client_cert or ()
+    found = next((name for name in names if _is_listed(name, listed, bot.host)), "")
     if not found:
-        wanted = "a listed name" if listed else f'the name of host "{bot.host}"'
-        return f"the client certificate does not carry {wanted}"
+        return f'the client certificate carries no name that is listed for host "{bot.host}"'
     return _granted(f"bot:{found}")
 
 

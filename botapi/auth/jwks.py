@@ -8,6 +8,7 @@ One fetch at a time runs in a process, on a native thread; whoever needs it wait
 import ipaddress
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -240,10 +241,9 @@ def fetch_url(url: str) -> bytes:
     problem = url_problem(url)
     if problem:
         raise FetchFailed(problem)
-    timeout = urllib3.Timeout(total=TIMEOUT_S)
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     try:
-        with urllib3.PoolManager(retries=False, timeout=timeout, headers=headers) as pool:
+        with http_pool(headers, TIMEOUT_S) as pool:
             reply = pool.request("GET", url, redirect=False, preload_content=False)
             try:
                 if reply.status != 200:
@@ -253,6 +253,20 @@ def fetch_url(url: str) -> bytes:
                 reply.close()
     except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
         raise FetchFailed(f"{url}: {type(error).__name__}") from None
+
+
+def http_pool(headers: Mapping[str, str], timeout_s: float) -> urllib3.PoolManager:
+    """For a few requests to the outside: without retries, with the system's certificates.
+
+    The TLS context is made here and now: urllib3 was imported before gevent replaced the
+    one of the standard library, and contexts that it makes itself recurse without end.
+    """
+    return urllib3.PoolManager(
+        retries=False,
+        timeout=urllib3.Timeout(total=timeout_s),
+        headers=headers,
+        ssl_context=ssl.create_default_context(),
+    )
 
 
 def _body(reply: urllib3.BaseHTTPResponse, url: str) -> bytes:

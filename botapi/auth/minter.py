@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from botapi.auth.jwks import url_problem
+from botapi.auth.jwks import http_pool, url_problem
 from botapi.auth.oidc_issuer import MintedToken, OidcIssuer
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency, Event, native_lock
@@ -173,9 +173,8 @@ def _post(endpoint: str, form: bytes) -> tuple[int, bytes]:
         "Accept-Encoding": "identity",
         "Content-Type": "application/x-www-form-urlencoded",
     }
-    timeout = urllib3.Timeout(total=TIMEOUT_S)
     try:
-        with urllib3.PoolManager(retries=False, timeout=timeout, headers=headers) as pool:
+        with http_pool(headers, TIMEOUT_S) as pool:
             reply = pool.request("POST", endpoint, body=form, redirect=False, preload_content=False)
             try:
                 return reply.status, _body(reply, endpoint)

@@ -162,7 +162,7 @@ OF_ANY_CA = AuthMethod(require_luci_machine_token_secure=())
 OF_ROBOTS = AuthMethod(require_service_account=("a@id.example", "robot@id.example"))
 OF_PROJECT = AuthMethod(require_gce_vm_token="proj")
 OF_SUBJECT = AuthMethod(require_oidc=Oidc("https://id.example", "fleet", ("robot", "of:{host}")))
-OF_CERT = AuthMethod(require_client_cert=())
+OF_CERT = AuthMethod(require_client_cert=("{host}", "{host}.example"))
 OF_NAMES = AuthMethod(require_client_cert=("any.example", "spiffe://fleet/{host}"))
 
 
@@ -283,12 +283,17 @@ def test_bot_is_known_by_what_the_method_asks_for(method, proof, name):
         (
             OF_CERT,
             shows(cert_names=("vm10", "x.vm1", "")),
-            'the client certificate does not carry the name of host "vm1"',
+            'the client certificate carries no name that is listed for host "vm1"',
         ),
         (
             OF_NAMES,
             shows(cert_names=("vm1", "spiffe://fleet/vm2")),
-            "the client certificate does not carry a listed name",
+            'the client certificate carries no name that is listed for host "vm1"',
+        ),
+        (
+            AuthMethod(require_client_cert=()),
+            shows(cert_names=("vm1",)),
+            'the client certificate carries no name that is listed for host "vm1"',
         ),
     ],
 )
@@ -298,7 +303,7 @@ def test_method_refuses_another_credential_with_the_reason(method, proof, said):
 
 def test_service_account_needs_the_address_of_the_server_to_be_set():
     proof = shows(Account("https://id.example", "robot", ("",), "robot@id.example"))
-    said = "the audience of identity tokens is not set: set SKEP_PUBLIC_URL"
+    said = "nobody set whom identity tokens must be for: set SKEP_PUBLIC_URL"
     assert refusal([OF_ROBOTS], proof, rules=Rules(ENROLLED.get)) == said
 
 
@@ -341,11 +346,11 @@ def test_fingerprints_tell_identities_apart():
 def test_botid_matching(host, name):
     """A name is of the host alone, or goes on with a dot."""
     is_known = name.split(".")[: host.count(".") + 1] == host.split(".")
-    for method, proof in ((MACHINE, shows(Machine(name, 1))), (OF_CERT, shows(cert_names=(name,)))):
-        if is_known:
-            assert authorize([method], proof, host).name == f"bot:{name}"
-        else:
-            refusal([method], proof, host)
+    proof = shows(Machine(name, 1))
+    if is_known:
+        assert authorize([MACHINE], proof, host).name == f"bot:{name}"
+    else:
+        refusal([MACHINE], proof, host)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,25 @@ Keys and signatures are real; only the people behind them are not.
 
 import contextlib
 import http.server
+import ipaddress
 import json
+import ssl
 import threading
 from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import jwt
 from botpb import machine_token_pb2
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from jwt.algorithms import get_default_algorithms
 
 NOW_S = 1_772_604_367
@@ -105,13 +114,38 @@ class MachineSigner:
         return b64encode(raw).decode().rstrip("=")
 
 
+def self_signed(folder):
+    """Files with a certificate for 127.0.0.1 and its key."""
+    key = rsa_key()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issuer")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, SHA256())
+    )
+    files = folder / "issuer.pem", folder / "issuer.key"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
 class IssuerServer(Issuer):
     """An issuer with an HTTP server on loopback; counts what it was asked.
 
-    `answers` replaces what a path is answered: (status, headers, body).
+    `answers` replaces what a path is answered: (status, headers, body). With the files of
+    `self_signed` it speaks TLS.
     """
 
-    def __init__(self):
+    def __init__(self, tls_files=()):
         super().__init__()
         self.asked = []
         self.answers = {}
@@ -133,7 +167,12 @@ class IssuerServer(Issuer):
                 pass
 
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if tls_files:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls_files)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+        scheme = "https" if tls_files else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
 
