@@ -318,6 +318,12 @@ SCRIPT = {"s.py": b""}
             "a san has neither commas nor outer spaces",
         ),
         (
+            "auth { require_client_cert { san: 'DNS:a' } }",
+            {},
+            '3:30: bot_group #0 / auth #1 / require_client_cert / san #0 ("DNS:a"): '
+            "the san is to be written without DNS: or URI:",
+        ),
+        (
             f"bot_archive_pin: '{'A' * 64}'",
             {},
             f'3:1: bot_group #0 / bot_archive_pin: not 64 hex digits: "{"A" * 64}"',

@@ -308,6 +308,24 @@ def test_mistake_of_the_whole_file_is_named_with_its_place(text, expected):
         assert lines == ["pools.cfg:" + line for line in expected]
 
 
+@pytest.mark.spec("7.7.1.10")
+def test_percent_of_a_mode_is_one():
+    text = "bot_mode_allocation: [{mode: RBE percent: 101}, {mode: HYBRID percent: -1}]"
+    assert one_pool(ALLOCATION.format(text)) == [
+        "pools.cfg:3:34: pool #0 / rbe_migration / bot_mode_allocation #0 / percent: "
+        "not 0 to 100: 101",
+        "pools.cfg:3:63: pool #0 / rbe_migration / bot_mode_allocation #1 / percent: "
+        "not 0 to 100: -1",
+    ]
+
+
+def test_canary_is_checked_as_prod_is():
+    text = 'task_template_deployment { name: "x"\ncanary { include: "gone" } }'
+    assert mistakes(text) == [
+        'pools.cfg:2:10: task_template_deployment #0 / canary / include #0: unknown template "gone"'
+    ]
+
+
 @pytest.mark.parametrize("path", ["", "/a", "a//b", "a/.", "a\\\\b", "a" * 257])
 def test_cache_path_is_relative_and_normal(path):
     text = f'task_template {{ name: "a" cache {{ name: "c" path: "{path}" }} }}'
