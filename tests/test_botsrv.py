@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 import random
 import select
@@ -13,10 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
+from botpb import session_pb2
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from botapi.auth.botsession import encode
-from botapi.auth.hmactoken import Secret
+from botapi.auth.botsession import PREFIX, encode
+from botapi.auth.hmactoken import Secret, tag
 from botapi.botsrv import SMALL_BODY, UPDATE_BODY, WITH_SESSION, WITHOUT_SESSION
+from botapi.domain.bot_groups import AuthMethod
+from botapi.domain.errors import Code, Refusal
 from botapi.settings import Settings
 from botapi.store import codec
 from botapi.store.protocol import Outage, join_key
@@ -379,3 +384,304 @@ def flood(address, head, *, is_chunked):
             while part := link.recv(65536):
                 reply += part
     return sent, reply
+
+
+HEADERS = ["X-Luci-Gce-Vm-Token", "X-Luci-Machine-Token", "Authorization"]
+
+
+@pytest.mark.spec("0.4.1.1", "0.4.p1", "0.6.1.5", "0.6.1.6", "0.6.1.7")
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("header", HEADERS)
+def test_bad_credential_is_refused_before_type_and_body(parts, client, path, header):
+    with nothing_changes(parts.store):
+        response = post(client, path, b"no JSON", "text/plain", **{header: "Bearer x"})
+    assert response.status_code == 401
+    assert response.text.startswith("rpc error: code = Unauthenticated desc = ")
+    assert response.text.count("\n") == 1
+    without = post(client, path, b"no JSON", "text/plain")
+    assert without.status_code == 400, "no header at all is an anonymous caller"
+
+
+ORDER = [
+    (b"no JSON", "text/plain", 400, "Content-Type"),
+    (b"no JSON", JSON, 400, "body"),
+    (b'{"session": 5}', JSON, 400, "body"),
+    (b'{"event": "x"}', JSON, 401, "session: missing"),
+    (b'{"session": "%%%", "event": "x"}', JSON, 401, "session: "),
+]
+
+
+@pytest.mark.spec("0.4.p1", "0.4.1.2", "0.4.1.4", "0.4.1.5", "0.4.1.6")
+@pytest.mark.parametrize(("body", "content_type", "status", "said"), ORDER)
+def test_checks_of_a_call_come_in_their_order(client, bot, body, content_type, status, said):
+    """Each call has the faults of all later checks too, among them an event of no kind."""
+    response = post(client, BOT_PATH + "/event", body, content_type)
+    assert response.status_code == status
+    assert f" desc = {said}" in response.text
+
+
+def fix(parts, bot, **more):
+    """The bot's token, signed again with these changes."""
+    bot.session = parts.bots.token(replace(parts.bots.session_of(bot.session), **more))
+
+
+@pytest.mark.spec("0.4.1.8", "0.4.1.9", "0.4.1.10", "0.4.1.12", "0.4.1.13")
+def test_checks_of_a_session_come_in_their_order(parts, clock, bot):
+    session = parts.bots.session_of(bot.session)
+    strict = (AuthMethod(ip_whitelist="nowhere"),)
+    refused = replace(session, bot_config=replace(session.bot_config, bot_auth=strict))
+    (doc,) = parts.store.get(codec.BOT, join_key("vm1"))
+    broken = codec.bot_doc(replace(codec.read_bot(doc), dimensions=("id:vm2",)))
+    parts.store.transact(lambda txn: txn.put(codec.BOT, broken), label="test")
+    calls = [
+        ({"bot_config": refused.bot_config, "bot_id": "none", "expiry_ms": 1}, 401, "expired"),
+        ({"bot_config": refused.bot_config, "bot_id": "none"}, 401, "nowhere"),
+        ({"bot_id": "none"}, 403, "not known"),
+        ({}, 500, "another id"),
+    ]
+    for changes, status, said in calls:
+        bot.session = parts.bots.token(replace(session, **changes))
+        bot.call("/event", event="none")
+        assert (bot.status, said in bot.text) == (status, True), bot.text
+
+
+@pytest.mark.spec("0.4.1.7")
+@pytest.mark.parametrize("name", ["bot_id", "session_id", "expiry", "bot_config"])
+def test_token_of_ours_without_a_field_is_our_own_mistake(parts, bot, name):
+    secret = parts.bots.keys.secret("session")
+    envelope = session_pb2.SessionToken.FromString(base64.b64decode(bot.session))
+    message = session_pb2.Session.FromString(envelope.hmac_tagged.session)
+    message.ClearField(name)
+    body = message.SerializeToString()
+    tagged = session_pb2.SessionToken.HmacTagged(
+        session=body, hmac_sha256=tag(secret, PREFIX, body)
+    )
+    token = session_pb2.SessionToken(hmac_tagged=tagged).SerializeToString()
+    bot.session = base64.b64encode(token).decode()
+    bot.call("/event", event="bot_log")
+    assert (bot.status, bot.text) == (
+        500,
+        LINE.format("Internal", f"session: the session has no {name}"),
+    )
+    assert bot.poll()["message"] == "session expired", "a poll goes on without one"
+
+
+@pytest.mark.spec("0.4.1.11")
+def test_call_of_an_older_session_is_logged_and_goes_on(parts, bot, make_bot, caplog):
+    other = make_bot()
+    other.session_id = "second"
+    other.handshake()
+    caplog.set_level(logging.INFO)
+    assert bot.call("/event", event="bot_log") == {}
+    assert bot.status == 200
+    assert 'bot "vm1": a call of its older session vm1-session/1' in caplog.messages
+
+
+@pytest.mark.spec("0.4.1.14")
+def test_handler_is_given_the_session_and_what_is_stored(parts, clock, bot):
+    """The event route's handler is exchanged for one that keeps what it was given."""
+    (route,) = [route for route in WITH_SESSION if route.path == "/event"]
+    seen = []
+
+    def keep(server, call, _body):
+        seen.append((server, call))
+        return was(server, call, _body)
+
+    was = route.handle
+    object.__setattr__(route, "handle", keep)
+    try:
+        bot.call("/event", event="bot_log")
+    finally:
+        object.__setattr__(route, "handle", was)
+    ((server, call),) = seen
+    assert call.session == parts.bots.session_of(bot.session)
+    assert call.bot.dimensions == ("id:vm1", "os:Linux", "pool:default")
+    assert (call.bot.task_id, call.bot.owners, call.identity.method) == ("", (), "ip_whitelist")
+    assert server.last_seen.get("vm1")["vm1"].seen_ms == clock.now_ms()
+
+
+class Torn:
+    """A body that breaks off."""
+
+    def read(self, _size=-1):
+        raise ConnectionResetError
+
+
+@pytest.mark.spec("0.4.1.3")
+@pytest.mark.parametrize("length", [{"CONTENT_LENGTH": "10"}, {"wsgi.input_terminated": True}])
+@pytest.mark.parametrize("path", [BOT_PATH + "/handshake", BOT_PATH + "/event"])
+def test_body_that_breaks_off_is_an_internal_error_without_a_traceback(
+    parts, client, path, length, caplog
+):
+    environ = EnvironBuilder(path, method="POST", headers={"Content-Type": JSON}).get_environ()
+    environ |= {"wsgi.input": Torn(), "REMOTE_ADDR": "127.0.0.1", **length}
+    with nothing_changes(parts.store):
+        body, status, headers = run_wsgi_app(client.application, environ)
+    assert status == "500 INTERNAL SERVER ERROR"
+    said = LINE.format("Internal", "the body could not be read to its end")
+    assert b"".join(body).decode() == said
+    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+STATUSES = [
+    ("InvalidArgument", 400),
+    ("FailedPrecondition", 400),
+    ("OutOfRange", 400),
+    ("Unauthenticated", 401),
+    ("PermissionDenied", 403),
+    ("NotFound", 404),
+    ("AlreadyExists", 409),
+    ("Aborted", 409),
+    ("ResourceExhausted", 429),
+    ("Canceled", 499),
+    ("Internal", 500),
+    ("Unknown", 500),
+    ("DataLoss", 500),
+    ("Unimplemented", 501),
+    ("Unavailable", 503),
+    ("DeadlineExceeded", 504),
+]
+
+
+@pytest.mark.spec("0.5.p1", "0.5.1.1", "0.5.1.2", "0.5.1.3", "0.5.1.4", "0.5.1.5")
+@pytest.mark.parametrize(("name", "status"), STATUSES)
+def test_refusal_is_answered_with_the_status_of_its_code(
+    parts, client, bot, monkeypatch, name, status
+):
+    assert {known.wire_name for known in Code} == {name for name, _ in STATUSES}
+    (code,) = [known for known in Code if known.wire_name == name]
+
+    def refuse(*_args, **_more):
+        raise Refusal(code, "no\nwonder")
+
+    monkeypatch.setattr(parts.last_seen, "touch", refuse)
+    response = post(client, BOT_PATH + "/event", {"session": bot.session, "event": "bot_log"})
+    if status == 404:
+        assert response.json == {"error": "no wonder"}
+        assert response.content_type == "application/json; charset=utf-8"
+    else:
+        says(response, status, name, "no wonder")
+    assert response.status_code == status
+
+
+NOWHERE = ["nothing", "poll/", "bot_code/", "task_update/", "task_update/a/b", "Poll", "rbe"]
+
+
+@pytest.mark.spec("0.5.2.7")
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
+@pytest.mark.parametrize("path", NOWHERE)
+def test_path_that_is_none_is_answered_404_in_json(client, method, path):
+    response = client.open(f"{BOT_PATH}/{path}", method=method, data=b"{}")
+    assert response.status_code == 404
+    assert response.content_type == "application/json; charset=utf-8"
+    assert response.json == {"error": f"no such path: {BOT_PATH}/{path}"}
+
+
+@pytest.mark.parametrize(
+    "path", [*PATHS, BOT_PATH + "/task_update/76d00eba71beef11", BOT_PATH + "/task_error/a"]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_other_methods_are_told_the_right_one(parts, client, path, method):
+    with nothing_changes(parts.store):
+        response = client.open(path, method=method)
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    if method != "HEAD":
+        assert response.text == f"{method} is not a method of this path; use POST\n"
+
+
+@pytest.mark.spec("1.1.1.1", "1.1.1.4")
+@pytest.mark.parametrize("path", ["/server_ping", "/bot_code", "/bot_code/" + "0" * 64])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_paths_to_read_take_nothing_else(client, path, method):
+    response = client.open(BOT_PATH + path, method=method)
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET")
+
+
+def in_caps(value, known):
+    """The JSON object with its own keys in capitals; what is free-form stays."""
+    return {
+        key.upper(): in_caps(item, known) if key in known else item for key, item in value.items()
+    }
+
+
+@pytest.mark.spec("0.3.1.6")
+def test_keys_are_known_in_any_case(parts, client, bot):
+    def call(path, body):
+        response = post(client, BOT_PATH + path, in_caps(body, {"lease", "result"}))
+        assert response.status_code == 200, response.text
+        return response.json
+
+    dims = {"id": ["vm1"], "OS": ["x"], "os": ["y"]}
+    state = {"Disk": 5, "disk": 6, "client": {"name": "skep"}}
+    body = {"dimensions": dims, "state": state, "session_id": "caps", "version": bot.version}
+    session = call("/handshake", body)["session"]
+    reply = call("/poll", {**body, "session": session})
+    assert reply["cmd"] == "rbe"
+    (doc,) = parts.store.get(codec.BOT, join_key("vm1"))
+    stored = codec.read_bot(doc)
+    assert stored.dimensions == ("OS:x", "id:vm1", "os:y", "pool:default")
+    assert stored.session_id == "caps"
+    assert parts.last_seen.get("vm1")["vm1"].state == state
+    session = call("/rbe/session/create", {"session": session})["session"]
+    lease = {"id": "x", "state": "COMPLETED", "result": {"skip_reason": "s"}}
+    body = {"session": session, "status": "OK", "nonblocking": True, "lease": lease}
+    assert call("/rbe/session/update", body)["status"] == "OK"
+    assert call("/event", {"session": session, "event": "bot_log"}) == {}
+
+
+@pytest.mark.spec("0.3.1.6")
+def test_key_in_its_own_case_wins_and_a_wrong_type_has_its_place(client, bot):
+    body = {"session": bot.session, "EVENT": "bot_log", "event": None, "Event": "none"}
+    assert post(client, BOT_PATH + "/event", body).status_code == 400
+    body = {"Session": bot.session, "EVENT": 5}
+    response = post(client, BOT_PATH + "/event", body)
+    assert "`$.event`" in response.text
+
+
+@pytest.mark.spec("0.3.1.4")
+def test_bytes_are_standard_base64_with_padding(parts, bot):
+    assert base64.b64encode(base64.b64decode(bot.session, validate=True)).decode() == bot.session
+    for changed in (bot.session.replace("+", "-").replace("/", "_"), bot.session.rstrip("=")):
+        if changed != bot.session:
+            bot_session, bot.session = bot.session, changed
+            bot.call("/event", event="bot_log")
+            assert bot.status == 401
+            bot.session = bot_session
+
+
+@pytest.mark.spec("0.3.1.11")
+@pytest.mark.parametrize("duration", [1, 0.25, 1e3])
+def test_durations_are_numbers_of_seconds(client, bot, duration):
+    body = {"session": bot.session, "task_id": "76d00eba71beef11", "exit_code": 0}
+    reply = post(client, BOT_PATH + "/task_update", {**body, "duration": duration})
+    assert (reply.status_code, reply.json["ok"]) == (200, False)
+
+
+@pytest.mark.spec("0.6.1.1", "0.6.1.2", "0.6.1.3", "0.6.1.4")
+def test_other_headers_of_a_bot_decide_nothing(parts, client, bot):
+    headers = {
+        "User-Agent": "swarming_bot/1.0.0@elsewhere",
+        "X-Luci-Swarming-Bot-ID": "other",
+        "Cookie": "GOOGAPPUID=17",
+    }
+    body = {"session": bot.session, "event": "bot_log"}
+    response = post(client, BOT_PATH + "/event", body, **headers)
+    assert (response.status_code, response.data) == (200, b"{}\n")
+    assert "Set-Cookie" not in response.headers
+    assert parts.store.get(codec.BOT, join_key("other")) == [None]
+
+
+@pytest.mark.spec("0.3.1.8", "0.3.1.7")
+@pytest.mark.parametrize("path", PATHS)
+def test_every_key_may_be_null_and_the_body_may_not(parts, client, bot, path):
+    (route,) = [r for r in (*WITHOUT_SESSION, *WITH_SESSION) if BOT_PATH + r.path == path]
+    names = route.decode(b"{}").__dataclass_fields__
+    session = {"session": bot.session} if "session" in names else {}
+    absent = post(client, path, session)
+    null = post(client, path, dict.fromkeys(names) | session)
+    assert null.status_code == absent.status_code
+    if absent.status_code != 200:
+        assert null.data == absent.data
+    with nothing_changes(parts.store):
+        assert post(client, path, b"null").status_code == 400
