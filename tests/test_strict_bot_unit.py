@@ -798,3 +798,18 @@ def test_reboot_is_told_and_another_session_follows(server, run, cmd):
     run()
     assert server.named("event")[0]["event"] == "bot_rebooting"
     assert len(server.named("handshake")) == 2
+
+
+@pytest.mark.slow
+def test_lost_lease_is_not_reported_and_the_bot_pings_that_it_lives(server, run):
+    slow = {**MANIFEST, "command": ["sleep", "0.3"]}
+    server.on("claim", good("claim", manifest=slow), {"cmd": "terminate", "task_id": RUN})
+    lost = {"session": "dA==", "status": "OK"}
+    dead = {"session": "dA==", "status": "BOT_TERMINATING"}
+    server.on("rbe/session/update", None, lost, dead, None)
+    run(clock=RealClock(1), pace=Pace(ping=(0.01, 0.02), unleased_ping=(0.01, 0.02)))
+    updates = server.named("rbe/session/update")
+    assert updates[1]["lease"] == {"id": LEASE, "state": "ACTIVE"}
+    assert [(u["status"], "lease" in u) for u in updates[2:4]] == [("MAINTENANCE", False)] * 2
+    assert len(server.named("rbe/session/create")) == 2
+    assert [u for u in updates if u.get("lease", {}).get("state") == "COMPLETED"][:-1] == []

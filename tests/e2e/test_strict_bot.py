@@ -7,6 +7,7 @@ not work with, so that every test here holds the shape of every reply it meets.
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -27,6 +28,12 @@ bot_group {
   auth { ip_whitelist: "loopback" }
   dimensions: "pool:keep"
   bot_archive: "keep"
+}
+bot_group {
+  bot_id_prefix: "robot"
+  auth { ip_whitelist: "loopback" }
+  dimensions: "pool:robot"
+  system_service_account: "robot@example.com"
 }
 """
 PACE = [
@@ -127,7 +134,7 @@ class StrictBot:
 
 @pytest.fixture
 def fleet(tmp_path):
-    with running_fleet(tmp_path) as fleet:
+    with running_fleet(tmp_path, SKEP_HOLD_MIN_S="1", SKEP_HOLD_MAX_S="1.5") as fleet:
         configure(fleet, BOTS_CFG)
         yield fleet
 
@@ -302,6 +309,43 @@ def test_foreign_bots_are_never_told_to_update_and_ours_become_the_new_archive(f
 def newer(fleet, before):
     version = fleet.api.bot("sim-known")["expected_version"]
     return version if version != before else ""
+
+
+@pytest.mark.spec("3.3.1.1", "0.3.1.11")
+def test_quarantined_upstream_bot_is_told_to_sleep_and_gets_no_lease(fleet):
+    words = ["--version", FOREIGN, "--dimension", "quarantined:no disk", "--longest-sleep", "0.2"]
+    with StrictBot(fleet, "sim-1", *words) as bot:
+        wait_until("it slept", lambda: len(bot.commands()) >= 3)
+        assert fleet.api.bot("sim-1")["status"] == "quarantined"
+        assert set(bot.commands()) == {"sleep"}
+        assert all(60 <= reply["duration"] < 240 for reply in bot.replies("poll"))
+        bot.leave()
+        assert bot.requests("claim") == []
+        bot.assert_never_refused()
+
+
+@pytest.mark.spec("1.9.2.1", "1.9.2.2", "1.9.2.3", "1.9.3.1", "1.9.p1", "A.4.1.9")
+def test_token_calls_are_answered_as_an_upstream_bot_reads_them(fleet):
+    settings = fleet.server.bots_cfg.with_name("settings.cfg")
+    settings.write_text('id_token_audience: "https://a"\n')
+    fleet.server.terminate()
+    fleet.server.start()
+    words = ["--version", FOREIGN, "--mint", "oauth_token", "--mint", "id_token"]
+    with StrictBot(fleet, "sim-1", *words) as poor, StrictBot(fleet, "robot-1", *words) as rich:
+        poor.until_idle()
+        rich.until_idle()
+        assert poor.replies("oauth_token") == [{"service_account": "none"}]
+        assert poor.replies("id_token") == [{"service_account": "none"}]
+        (token,) = rich.replies("id_token")
+        assert token["service_account"] == "robot@example.com"
+        assert token["expiry"] > time.time() + 300
+        (refused,) = [line for line in rich.lines() if line.get("call") == "oauth_token"]
+        assert refused["response"]["status"] == 400
+        fatal = [line["text"] for line in rich.lines() if line.get("note") == "fatal mint"]
+        assert fatal == [refused["response"]["body"]["error"]]
+        poor.leave()
+        rich.leave()
+        poor.assert_never_refused()
 
 
 def test_four_upstream_bots_run_forty_tasks_once_each(fleet):

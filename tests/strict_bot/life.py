@@ -91,7 +91,6 @@ class Process:
         self.has_shut_down = False
         self.told = {}
         self.end = None
-        self.fatal_mints = []
 
     def run(self):
         """Until something ends this process; what comes next."""
@@ -163,7 +162,6 @@ class Process:
         try:
             replies.minted(name, self.wire.post(name, body))
         except FatalMint as error:
-            self.fatal_mints.append(str(error))
             self.transcript.add(note="fatal mint", text=str(error))
         except NoAnswer as error:
             self.transcript.add(note="no answer", text=str(error))
@@ -352,13 +350,18 @@ class Process:
         lost = []
 
         def ping_lease():
-            if lost or not self.lease_session:
-                return
+            """ACTIVE while the lease is ours, else only that the bot lives; the next pause."""
+            is_leased = report is not None and not lost
             try:
-                if self._lease_update("OK", report) is None:
+                if is_leased and self._lease_update("OK", report) is None:
                     lost.append(lease)
+                elif not is_leased and self.rbe:
+                    if not self.lease_session:
+                        self._open_lease_session()
+                    self._lease_update("MAINTENANCE", None)
             except NoAnswer as error:
                 self.transcript.add(note="no answer", text=str(error))
+            return self.options.pace.unleased_ping if lost else self.options.pace.ping
 
         TaskRun(
             self.wire,

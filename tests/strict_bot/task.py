@@ -28,7 +28,8 @@ class InternalFailure(Exception):
 
 
 class TaskRun:
-    """One run. `ping_lease` is called now and then while the command runs."""
+    """One run. `ping_lease` is called now and then while the command runs; it returns the
+    range of the next pause in seconds."""
 
     def __init__(self, wire, manifest, pace, folder, *, ping_lease, break_on="", leaving):
         self.wire = wire
@@ -81,8 +82,7 @@ class TaskRun:
             if command.buffered() > had:
                 heard = now
             if now >= next_ping:
-                self.ping_lease()
-                next_ping = now + self.clock.uniform(*self.pace.ping)
+                next_ping = now + self.clock.uniform(*self.ping_lease())
             every = self.pace.with_output if command.buffered() else self.pace.without_output
             if command.buffered() >= MOST_OUTPUT or now - spoke >= every:
                 must_stop = self._update(command.take(MOST_OUTPUT))
