@@ -32,6 +32,7 @@ def foreign(*members, comment=b""):
     return packed.getvalue()
 
 
+@pytest.mark.spec("B.1.9")
 @pytest.mark.parametrize(
     ("members", "digest"),
     [

@@ -83,6 +83,7 @@ def test_provider_serves_what_was_pushed(store, clock):
     assert (snapshot.fetched_ms, snapshot.applied_at_ms) == (NOW, NOW)
 
 
+@pytest.mark.spec("7.5.1.2", "13.1.51")
 def test_cached_reads_nothing_again_within_two_seconds(store, clock):
     quiet = Quiet(store)
     provider = Provider(quiet, clock)
@@ -115,6 +116,7 @@ def test_cached_reads_again_at_once_when_the_store_notifies(store, clock, topic,
     assert (provider.cached().rev == 1) is is_new
 
 
+@pytest.mark.spec("7.5.1.2")
 def test_latest_always_looks(store, clock):
     provider = Provider(Quiet(store), clock)
     digest = push(store, "one")

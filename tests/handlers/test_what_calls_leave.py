@@ -168,14 +168,20 @@ def test_lease_calls_leave_a_session_only(parts, clock, bot):
         assert trace.left == (False, True, [])
 
 
-@pytest.mark.spec("1.1.2.10", "1.1.1.1")
+@pytest.mark.spec("1.1.2.10", "1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4")
 def test_ping_and_archive_leave_nothing(parts, clock, client, bot):
     trace = Trace(parts, clock, bot)
     before = dump(parts.store)
     headers = {"X-Luci-Swarming-Bot-ID": "vm1"}
-    for path in ("server_ping", "bot_code", f"bot_code/{bot.version}"):
-        response = client.get(f"/swarming/api/v1/bot/{path}", headers=headers)
-        assert response.status_code in {200, 302}
+    bots = "/swarming/api/v1/bot"
+    paths = {
+        f"{bots}/server_ping": 200,
+        "/bot_code": 302,
+        f"{bots}/bot_code": 302,
+        f"{bots}/bot_code/{bot.version}": 200,
+    }
+    for path, status in paths.items():
+        assert client.get(path, headers=headers).status_code == status
     assert trace.left == (False, False, [])
     assert dump(parts.store) == before
     assert client.get("/bootstrap").status_code == 403
