@@ -174,24 +174,28 @@ def event_key(update: BotUpdate, event_id: str) -> str:
 def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChange:
     """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9.
 
-    An update without a dedup key has its event id as one: the transaction that runs again
-    after a commit of unknown outcome must not count the event twice.
+    Frequent kinds leave an event only when something visible changed. An update without a
+    dedup key has its event id as one: the transaction that runs again after a commit of
+    unknown outcome must not count the event twice.
     """
     dedup_key = event_key(update, event_id)
     if dedup_key == bot.last_event_dedup_key:
         return BotChange(bot, None, "", is_repeat=True)
     rule = RULES[update.kind]
     retasked, abandoned = _retasked(bot, update, rule)
-    after = replace(
-        bot,
+    changes = {
         **_told(bot, update),
         **retasked,
         **_liveness(bot, update, rule, now_ms),
-        last_event_dedup_key=dedup_key,
-    )
-    if not _is_worth_keeping(bot, after, update, rule, abandoned):
-        return BotChange(after, None, abandoned)
-    after = replace(after, event_count=bot.event_count + 1)
+        "last_event_dedup_key": dedup_key,
+    }
+    if not rule.frequent or update.message or abandoned:
+        after = replace(bot, **changes, event_count=bot.event_count + 1)
+    else:
+        after = replace(bot, **changes)
+        if (bot.dimensions, bot.composite) == (after.dimensions, after.composite):
+            return BotChange(after, None, abandoned)
+        after = replace(after, event_count=bot.event_count + 1)
     return BotChange(after, _event(bot, after, update, abandoned, event_id, now_ms), abandoned)
 
 
@@ -259,15 +263,6 @@ def _liveness(bot: Bot, update: BotUpdate, rule: EventRule, now_ms: int) -> dict
         idle_since = 0
     dead = bot.dead if rule.dead is None else rule.dead
     return {"termination_task_id": terminated, "idle_since_ms": idle_since, "dead": dead}
-
-
-def _is_worth_keeping(
-    before: Bot, after: Bot, update: BotUpdate, rule: EventRule, abandoned: str
-) -> bool:
-    """Frequent kinds leave an event only when something visible changed."""
-    if not rule.frequent or update.message or abandoned:
-        return True
-    return before.dimensions != after.dimensions or before.composite != after.composite
 
 
 def _event(

@@ -1,8 +1,10 @@
 """Turn a lease into a manifest, exactly once (bot-api 4)."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, assert_never
+
+import msgspec
 
 from botapi.bot_call import BotCall, BotServer, Reply, call_info, read_state
 from botapi.domain.claim import Attempt, Run, Skip, Terminate
@@ -22,8 +24,7 @@ NO_HINT = "-1"
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `POST /claim`."""
 
     session: str | None = None

@@ -3,8 +3,10 @@
 import base64
 import binascii
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
+
+import msgspec
 
 from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text, call_info
 from botapi.domain.artifacts import (
@@ -41,8 +43,7 @@ MAX_ITEMS_CHARS = 16_384
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskUpdateRequest:
+class TaskUpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `POST /task_update`."""
 
     session: str | None = None
