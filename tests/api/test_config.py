@@ -405,7 +405,7 @@ def test_file_that_drops_too_many_bots_is_kept_out_until_the_number_is_given(
     parts.watcher.check(clock.now_ms())
     found = admin.get("/config").json
     assert (found["author"], found["reason"]) == ("bots.cfg", "the file on disk changed")
-    assert found["files"]["bots.cfg"] == OTHER
+    assert (found["files"]["bots.cfg"], found["on_disk"]["state"]) == (OTHER, "in_force")
 
 
 @pytest.mark.spec("7.5.1.4")

@@ -219,11 +219,11 @@ def test_bot_is_dropped_when_its_address_leaves_the_list():
     after = FleetSettings(ip_lists={"office": (ip_network("10.1.0.0/16"),)})
     old, new = (rules(group(auth=(office,)), fleet=fleet) for fleet in (before, after))
     stays = make_bot("a", external_ip="::ffff:10.1.2.3")
-    goes = make_bot("b", external_ip="10.2.2.3")
+    goes = make_bot("b", external_ip="::ffff:10.2.2.3")
     found = compare(old, new, stays, goes)
     assert [bot.aspects for bot in found.bots] == [(Aspect.AUTH,), (Aspect.AUTH,)]
     assert found.bots[0].dropped == ""
-    assert found.bots[1].dropped == '10.2.2.3 is not in the address list "office"'
+    assert found.bots[1].dropped == '::ffff:10.2.2.3 is not in the address list "office"'
     assert found.dropped == 1
 
 
