@@ -158,7 +158,7 @@ def test_task_id_that_is_missing_or_malformed_is_400(bot, running, path, task_id
 
 
 @pytest.mark.spec("1.9.1.3", "1.9.3.2")
-@pytest.mark.control("own-run-only")
+@pytest.mark.control("bots.own-run-only")
 @pytest.mark.parametrize("path", PATHS)
 def test_task_id_must_be_the_run_of_this_bot(parts, bot, make_bot, running, path):
     ask(bot, path, task_id=running[:-1] + "0")
@@ -352,7 +352,7 @@ def test_audience_is_named_in_settings_cfg(parts, bot, running, allowed, is_good
     assert bot.status == (200 if is_good else 400)
 
 
-@pytest.mark.control("older-session")
+@pytest.mark.control("tokens.older-session")
 @pytest.mark.parametrize("path", PATHS)
 def test_older_session_of_a_bot_id_gets_no_token(bot, make_bot, running, path):
     later = make_bot()
