@@ -76,14 +76,12 @@ class StrictBot:
         self.process.wait()
 
     def until_idle(self):
+        """It was answered a poll, and is idle."""
         wait_until(f"{self.bot_id} to be idle", self._is_idle)
 
     def _is_idle(self):
         assert self.process.poll() is None, self.log()
-        return self.fleet.api.bot(self.bot_id)["status"] == "idle" if self.is_known() else False
-
-    def is_known(self):
-        return any(bot["bot_id"] == self.bot_id for bot in self.fleet.api.pages("/bots"))
+        return self.commands() and self.fleet.api.bot(self.bot_id)["status"] == "idle"
 
     def log(self):
         return (self.folder / "log").read_text()
