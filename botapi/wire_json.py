@@ -12,6 +12,8 @@ WireError = msgspec.DecodeError
 """Not JSON, or JSON of the wrong types; its text names the place, like `$.dimensions`."""
 
 _encoder = msgspec.json.Encoder()
+_OBJECTS = (inspect.DataclassType, inspect.StructType)
+_ARRAYS = (inspect.ListType, inspect.VarTupleType)
 
 
 def decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
@@ -34,11 +36,11 @@ def any_case(kind: type[T]) -> Callable[[bytes], T]:
 
 def _folded(value: Any, info: inspect.Type) -> Any:  # noqa: ANN401 - JSON
     if isinstance(info, inspect.UnionType):
-        structured = (inspect.DataclassType, inspect.ListType)
+        structured = (*_OBJECTS, *_ARRAYS)
         info = next((one for one in info.types if isinstance(one, structured)), info)
-    if isinstance(info, inspect.ListType) and isinstance(value, list):
+    if isinstance(info, _ARRAYS) and isinstance(value, list):
         return [_folded(item, info.item_type) for item in value]
-    if not isinstance(info, inspect.DataclassType) or not isinstance(value, dict):
+    if not isinstance(info, _OBJECTS) or not isinstance(value, dict):
         return value
     known = {field.encode_name: field.type for field in info.fields}
     folded = {key.lower(): item for key, item in value.items() if key.lower() in known}

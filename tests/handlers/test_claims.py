@@ -1,5 +1,6 @@
 """The claim: every row of bot-api 4, as a bot meets it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from botapi.store.protocol import Conflict, Outage, join_key
 from botapi.transactions.update_bot import update_bot
 from tests.factories import make_slice
 from tests.fakes.person import Person, new_key
-from tests.fakes.sim_bot import flask_post
+from tests.fakes.sim_bot import BOT_PATH, JSON, flask_post
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
 from tests.handlers.test_refusals import REFUSED, nothing_changes
 from tests.transactions.stores import open_store
@@ -517,3 +518,21 @@ def call_of(parts):
     from botapi.bot_call import Call
 
     return Call(parts.clock.now_ms(), "request", "http://localhost", Presented("127.0.0.1"))
+
+
+@pytest.mark.spec("0.3.1.6")
+def test_keys_of_a_claim_and_of_an_update_are_known_in_any_case(parts, bot):
+    request = submit(parts)
+
+    def call(path, body):
+        raw = json.dumps({"SESSION": bot.session, **body}).encode()
+        return json.loads(bot.post(BOT_PATH + path, raw, {"Content-Type": JSON})[2])
+
+    claimed = {key.title(): value for key, value in claim_body(request).items()}
+    run = call("/claim", claimed)["task_id"]
+    pins = {"Packages": [{"PATH": "p"}]}
+    body = {"Task_ID": run, "Output": "aGk=", "CIPD_pins": pins, "Exit_Code": 0, "Duration": 1}
+    assert call("/task_update", body)["ok"] is True
+    task = stored_task(parts, request)
+    assert (task.state, task.output_bytes) == ("COMPLETED", 2)
+    assert task.cipd_pins.packages[0].path == "p"
