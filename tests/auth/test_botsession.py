@@ -19,6 +19,8 @@ from botapi.auth.botsession import (
     UnsupportedFormat,
     decode,
     encode,
+    encode_hidden,
+    known_session,
 )
 from botapi.auth.hmactoken import Secret, tag
 from botapi.domain.bot_groups import AuthMethod, BotGroup, Oidc, handshake_config_hash
@@ -84,6 +86,7 @@ SESSIONS = st.builds(
 
 
 @pytest.mark.spec("2.1.1.1", "2.2.1.1", "2.2.1.2", "2.2.1.4", "2.2.1.5", "2.2.1.6", "2.2.1.7")
+@pytest.mark.control("tokens.hmac")
 def test_encode_gives_the_vector_of_the_specification_byte_by_byte():
     assert encode(VECTOR_SESSION, SECRET) == VECTOR
 
@@ -106,7 +109,7 @@ def test_decode_reads_the_vector_of_the_specification():
     assert decode(VECTOR, SECRET) == VECTOR_SESSION
 
 
-@pytest.mark.spec("2.2.1.2", "13.1.5")
+@pytest.mark.spec("2.2.1.2", "2.2.1.3", "2.2.1.4", "13.1.5")
 def test_mac_of_the_vector_is_the_one_of_the_specification():
     envelope = session_pb2.SessionToken.FromString(base64.b64decode(VECTOR))
     expected = "20c63e4d91dd5dd23c31205eb66809510af5e7f12afb6a54578cf00190c76e41"
@@ -122,6 +125,7 @@ def test_decode_is_the_inverse_of_encode(session):
 
 
 @pytest.mark.spec("0.4.1.6", "2.2.1.2")
+@pytest.mark.control("tokens.hmac")
 @given(bit=st.integers(0, len(base64.b64decode(VECTOR)) * 8 - 1))
 def test_decode_refuses_any_flipped_bit(bit):
     raw = bytearray(base64.b64decode(VECTOR))
@@ -181,7 +185,7 @@ def test_decode_says_why_when_there_is_no_envelope(token, reason):
         decode(token, SECRET)
 
 
-@pytest.mark.spec("2.1.1.2")
+@pytest.mark.spec("2.1.1.2", "2.2.1.7")
 def test_decode_refuses_the_encrypted_kind():
     envelope = session_pb2.SessionToken(
         aead_encrypted=session_pb2.SessionToken.AeadEncrypted(cipher_text=b"x")
@@ -244,6 +248,65 @@ def test_schema_keeps_the_numbers_of_upstream_and_begins_ours_at_100():
         "started": 102,
     }
     assert bots_pb2.BotGroup.DESCRIPTOR.fields_by_name["bot_archive"].number == 100
+
+
+NONCE = bytes(range(12))
+
+
+def hidden(session=VECTOR_SESSION, secret=SECRET):
+    return encode_hidden(session, secret, NONCE)
+
+
+@settings(deadline=None, max_examples=25)
+@given(session=SESSIONS, nonce=st.binary(min_size=12, max_size=12))
+def test_decode_is_the_inverse_of_encode_hidden(session, nonce):
+    token = encode_hidden(session, SECRET, nonce)
+    assert decode(token, SECRET, takes_hidden=True) == session
+
+
+@pytest.mark.control("tokens.aead")
+@given(bit=st.integers(0, len(base64.b64decode(hidden())) * 8 - 1))
+def test_decode_refuses_any_flipped_bit_of_the_hidden_kind(bit):
+    raw = bytearray(base64.b64decode(hidden()))
+    raw[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(BadToken):
+        decode(base64.b64encode(raw).decode(), SECRET, takes_hidden=True)
+
+
+@pytest.mark.control("tokens.aead")
+def test_hidden_kind_shows_nothing_of_the_session():
+    raw = base64.b64decode(hidden())
+    assert b"vm1" not in raw
+    assert b"bots" not in raw
+
+
+def test_decode_takes_both_kinds_when_it_takes_the_hidden_one():
+    assert decode(VECTOR, SECRET, takes_hidden=True) == VECTOR_SESSION
+    token = hidden(secret=Secret(b"old"))
+    assert decode(token, Secret(b"new", (b"old",)), takes_hidden=True) == VECTOR_SESSION
+    with pytest.raises(BadMac):
+        decode(token, Secret(b"new"), takes_hidden=True)
+
+
+@pytest.mark.spec("2.1.1.2", "2.2.1.7")
+def test_decode_refuses_a_good_token_of_the_hidden_kind_when_it_is_not_in_use():
+    with pytest.raises(UnsupportedFormat, match="aead_encrypted"):
+        decode(hidden(), SECRET)
+
+
+@pytest.mark.control("tokens.rotation")
+def test_known_session_belongs_to_the_very_keys_it_was_verified_with():
+    token = encode(VECTOR_SESSION, Secret(b"old"))
+    both = Secret(b"new", (b"old",))
+    assert known_session(token, both) is known_session(token, Secret(b"new", (b"old",)))
+    with pytest.raises(BadMac):
+        known_session(token, Secret(b"new"))
+
+
+def test_known_session_of_the_hidden_kind_is_refused_when_it_is_not_in_use():
+    assert known_session(hidden(), SECRET, takes_hidden=True) == VECTOR_SESSION
+    with pytest.raises(UnsupportedFormat):
+        known_session(hidden(), SECRET)
 
 
 def _signed(body):

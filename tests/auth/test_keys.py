@@ -1,10 +1,12 @@
 from functools import partial
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from botapi.auth.hmactoken import Secret
-from botapi.auth.keys import KIND, SESSION, Key, KeyRing, keys_body, new_key, read_keys
+from botapi.auth.keys import KIND, OIDC, SESSION, KeyRing, keys_body, new_key, read_keys
 from botapi.concurrency import Threads
+from botapi.domain.key_rotation import Key, KeyState
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Doc
 from botapi.transactions.create_keys import create_keys
@@ -44,7 +46,8 @@ def ring(reader, store, clock, rng=None):
 
 
 def put(store, purpose, *secrets):
-    keys = [Key(f"{n}", secret, n) for n, secret in enumerate(secrets)]
+    keys = [Key(f"{n}", secret, n, KeyState.VERIFY, n) for n, secret in enumerate(secrets[:-1])]
+    keys.append(Key("active", secrets[-1], len(secrets)))
     store.transact(lambda txn: txn.put(KIND, Doc(purpose, keys_body(keys))), label="test")
 
 
@@ -129,8 +132,54 @@ def test_keys_fail_when_the_store_forgets_what_was_written(store, clock):
 
 
 def test_key_set_is_read_as_it_was_written():
-    keys = (Key("a", b"\x00\xff", 1), Key("b", b"2", 2))
+    keys = (
+        Key("n", b"\x00\xff", 3, KeyState.NEXT, 30),
+        Key("v", b"1", 1, KeyState.VERIFY, 20),
+        Key("a", b"2", 2, KeyState.ACTIVE, 20),
+    )
     assert read_keys(keys_body(keys)) == keys
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_key_set_from_before_states_signs_with_its_last_key(count):
+    """A stored document of an older release: nothing but id, secret and age."""
+    stored = [{"id": f"{n}", "secret": b"%d" % n, "created_ms": n} for n in range(count)]
+    *others, active = read_keys({"keys": stored, "v": 1})
+    assert (active.key_id, active.state) == (f"{count - 1}", KeyState.ACTIVE)
+    assert [(key.key_id, key.state, key.since_ms) for key in others] == [
+        (f"{n}", KeyState.VERIFY, count - 1) for n in range(count - 1)
+    ]
+
+
+def test_key_set_is_stored_so_that_an_older_release_signs_with_the_same_key():
+    keys = [
+        Key("a", b"2", 2, KeyState.ACTIVE, 20),
+        Key("n", b"3", 3, KeyState.NEXT, 30),
+        Key("v", b"1", 1, KeyState.VERIFY, 20),
+    ]
+    assert [key["id"] for key in keys_body(keys)["keys"]] == ["n", "v", "a"]
+
+
+def test_next_key_is_accepted_and_does_not_sign(store, clock):
+    stored = [Key("n", b"next", 2, KeyState.NEXT, 2), Key("a", b"active", 1)]
+    store.transact(lambda txn: txn.put(KIND, Doc("p", keys_body(stored))), label="test")
+    keys = ring(store, store, clock)
+    assert keys.secret("p") == Secret(b"active", (b"next",))
+    assert keys.keys("p") == (b"next", b"active")
+    assert [key.key_id for key in keys.key_set("p")] == ["n", "a"]
+
+
+def test_key_for_identity_tokens_is_rsa_and_made_where_it_holds_nobody_up(store, clock):
+    made = []
+
+    def native(fn):
+        made.append(fn())
+        return made[-1]
+
+    keys = KeyRing(store, partial(create_keys, store), clock, CountingRng(), native)
+    (key,) = keys.key_set(OIDC)
+    assert made == [key]
+    assert load_der_private_key(key.secret, None).key_size == 2048
 
 
 def test_new_key_has_256_random_bits_and_is_not_shown(clock):
