@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
+from msgspec.inspect import type_info
 from botpb import session_pb2
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
@@ -676,7 +677,7 @@ def test_other_headers_of_a_bot_decide_nothing(parts, client, bot):
 @pytest.mark.parametrize("path", PATHS)
 def test_every_key_may_be_null_and_the_body_may_not(parts, client, bot, path):
     (route,) = [r for r in (*WITHOUT_SESSION, *WITH_SESSION) if BOT_PATH + r.path == path]
-    names = route.decode(b"{}").__dataclass_fields__
+    names = [key.name for key in type_info(type(route.decode(b"{}"))).fields]
     session = {"session": bot.session} if "session" in names else {}
     absent = post(client, path, session)
     null = post(client, path, dict.fromkeys(names) | session)
