@@ -8,7 +8,6 @@ from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.views import bot_view, event_view
 from botapi.api.why import count_statuses
-from botapi.cfg.bot_archive import BadArchive
 from botapi.domain.bot import Bot, BotStatus
 from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
@@ -95,7 +94,7 @@ def _views(parts: ApiParts, docs: Sequence[Doc], base_url: str) -> list[Json]:
             bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots
         ]
 
-    with suppress(BadArchive):
+    with suppress(Refusal):
         parts.archives.warm(base_url)
     return parts.concurrency.native(build) if len(docs) > MANY else build()
 

@@ -29,6 +29,7 @@ from botapi.cfg.provider import Provider
 from botapi.clock import Clock
 from botapi.concurrency import Concurrency
 from botapi.domain.bot_groups import BotGroup
+from botapi.domain.errors import Code, Refusal
 from botapi.domain.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -179,6 +180,7 @@ class Releases:
         self._deployed = Deployed()
         self._kept: frozenset[str] = frozenset()
         self._known: dict[str, str] = {}
+        self._remembered: set[str] = set()
         self._members: BoundedCache[Mapping[str, bytes]] = BoundedCache(
             MAX_CACHED_BYTES, lambda members: sum(map(len, members.values()))
         )
@@ -193,20 +195,20 @@ class Releases:
     def expected_version(self, bot_id: str, group: BotGroup, url: str) -> str:
         """The version that a bot which proved who it is should run under this URL.
 
-        Reads nothing when it was asked before. Raises BadArchive when there is no release.
+        Reads nothing when it was asked before. Raises Refusal UNAVAILABLE without a release.
         """
         release_id = self.expected_release(bot_id, group)
         version = self._version(release_id, url)
-        if version not in self._known:
+        if version not in self._remembered:
             self._remember(version, release_id)
-            self._known[version] = release_id
+            self._remembered.add(version)
         return version
 
     def expected_release(self, bot_id: str, group: BotGroup) -> str:
-        """The release that a bot of this group should run. Raises BadArchive for none."""
+        """The release that a bot of this group should run. Raises Refusal UNAVAILABLE for none."""
         release_id = expected_release(bot_id, group.archive_pin, self.channels(), self._kept)
         if not release_id:
-            raise BadArchive(self.problem() or "there is no bot archive yet")
+            raise self._none()
         return release_id
 
     def peek(self, bot_id: str, group: BotGroup, version: str, url: str) -> str:
@@ -227,10 +229,10 @@ class Releases:
             self._version(release_id, url)
 
     def archive(self, url: str) -> Archive:
-        """The stable archive for bots of this URL. Raises BadArchive when there is none."""
+        """The stable archive for bots of this URL. Raises Refusal UNAVAILABLE without one."""
         stable = self.channels().stable
         if not stable:
-            raise BadArchive(self.problem() or "there is no bot archive yet")
+            raise self._none()
         return self._archive(stable, url)
 
     def find(self, version: str, url: str) -> Archive | None:
@@ -293,7 +295,7 @@ class Releases:
         return self._unverified or self._reader.problem()
 
     def version(self, release_id: str, url: str) -> str:
-        """The version that a release which is kept has under this URL. Raises BadArchive."""
+        """The version that a release which is kept has under this URL."""
         return self._version(release_id, url)
 
     # What changes.
@@ -313,21 +315,26 @@ class Releases:
         if topic in {TOPIC, "*"}:
             self._is_stale = True
 
+    def _none(self) -> Refusal:
+        return Refusal(Code.UNAVAILABLE, self.problem() or "there is no bot archive yet")
+
     def _refresh(self) -> None:
         if not self._is_stale:
             return
+        if not self._registered:
+            self._look_at_sources()  # others wait meanwhile as we do, for the same
         self._is_stale = False
         try:
-            if not self._registered:
-                self._look_at_sources()
             deployment, versions = self._store.get(KIND, DEPLOYMENT_KEY, VERSIONS_KEY)
         except BaseException:
             self._is_stale = True
             raise
         self._read_at = self._clock.monotonic()
         found = read_deployment(deployment)
-        for version, (release_id, _ms) in read_versions(versions).items():
-            self._known[version] = release_id
+        stored = {v: release for v, (release, _ms) in read_versions(versions).items()}
+        newest = list(self._known.items())[-MAX_VERSIONS:]
+        self._known = dict(newest) | stored
+        self._remembered = {*stored}
         if found.rev != self._deployed.rev:
             self._kept = frozenset(release.release_id for release in found.releases)
             self._deployed = found
@@ -378,6 +385,8 @@ class Releases:
         self._built.put(key, built)
         self._versions[key] = built.version
         self._known.setdefault(built.version, release_id)
+        if len(self._known) > 3 * MAX_VERSIONS:
+            self._is_stale = True  # which forgets those that were never told to a bot
         while len(self._versions) > MAX_CACHED_VERSIONS:
             self._versions.popitem(last=False)
         return built
@@ -385,7 +394,10 @@ class Releases:
     def _release(self, release_id: str) -> Mapping[str, bytes]:
         found = self._members.get(release_id)
         if found is None:
-            found = read_release(self._store, self._concurrency, release_id)
+            try:
+                found = read_release(self._store, self._concurrency, release_id)
+            except BadArchive as error:
+                raise Refusal(Code.UNAVAILABLE, str(error)) from None
             self._members.put(release_id, found)
         return found
 

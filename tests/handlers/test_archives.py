@@ -176,6 +176,12 @@ def test_bot_that_may_is_sent_to_the_version_in_force(client, version, path):
         )
 
 
+def test_server_without_any_archive_says_so_and_is_asked_again(parts, client, bot_archive):
+    bot_archive.unlink()
+    response = client.get("/bot_code?bot_id=vm1")
+    assert (response.status_code, "there is no such folder" in response.text) == (503, True)
+
+
 @pytest.mark.parametrize("path", ["/bot_code", f"{BOT_PATH}/bot_code/{KNOWN}"])
 def test_nobody_else_is_told_the_version(parts, client, version, path):
     push(parts, cfg(auth="auth { require_enrolled_secret: true }"))
