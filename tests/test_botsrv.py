@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
-from msgspec.inspect import type_info
 from botpb import session_pb2
+from msgspec.inspect import type_info
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from botapi.auth.botsession import PREFIX, encode
