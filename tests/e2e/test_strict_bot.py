@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 
@@ -40,6 +41,7 @@ PACE = [
     *("--poll", "0.4", "0.6", "--ping", "0.3", "0.5"),
     *("--stream", "0.2", "0.4", "--restart-pause", "0.2"),
 ]
+SETTINGS_CFG = 'id_token_audience: "https://a"\n'
 HOOKS = "def get_dimensions(bot):\n  return {}\n"
 FOREIGN = "f0" * 32
 """A version that no server of ours ever made."""
@@ -133,7 +135,10 @@ class StrictBot:
 @pytest.fixture
 def fleet(tmp_path):
     with running_fleet(tmp_path, SKEP_HOLD_MIN_S="1", SKEP_HOLD_MAX_S="1.5") as fleet:
+        fleet.server.bots_cfg.with_name("settings.cfg").write_text(SETTINGS_CFG)
         configure(fleet, BOTS_CFG)
+        way = f"{fleet.server.url}/bot_code?tok={fleet.api.token()}"
+        wait_until("there is an archive", lambda: urllib.request.urlopen(way).close() is None)
         yield fleet
 
 
@@ -324,10 +329,6 @@ def test_quarantined_upstream_bot_is_told_to_sleep_and_gets_no_lease(fleet):
 
 @pytest.mark.spec("1.9.2.1", "1.9.2.2", "1.9.2.3", "1.9.3.1", "1.9.p1", "A.4.1.9")
 def test_token_calls_are_answered_as_an_upstream_bot_reads_them(fleet):
-    settings = fleet.server.bots_cfg.with_name("settings.cfg")
-    settings.write_text('id_token_audience: "https://a"\n')
-    fleet.server.terminate()
-    fleet.server.start()
     words = ["--version", FOREIGN, "--mint", "oauth_token", "--mint", "id_token"]
     with StrictBot(fleet, "sim-1", *words) as poor, StrictBot(fleet, "robot-1", *words) as rich:
         poor.until_idle()
