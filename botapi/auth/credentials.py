@@ -240,13 +240,12 @@ def authorize_bot(
     bot = _Bot(host, proof, secret, rules.own_url)
     failures: list[str] = []
     for method in methods:
-        granted = _ask(method, bot, rules.ip_lists)
-        if isinstance(granted, _Granted):
-            by = (*method.requirements(), "ip_whitelist")[0]
-            return Identity(granted.name, by, granted.credential_sha256)
-        failures.append(granted)
+        answer = _ask(method, bot, rules.ip_lists)
+        if isinstance(answer, Identity):
+            return answer
+        failures.append(answer)
         if method.log_if_failed:
-            log.error("bot %s: an auth method failed: %s", bot_id, granted)
+            log.error("bot %s: an auth method failed: %s", bot_id, answer)
     if not failures:
         raise refusal("no auth method is configured for this bot")
     if len(failures) == 1:
@@ -269,12 +268,12 @@ def _good_secret(host: str, secret: str, enrolled_digest: Callable[[str], bytes 
 
 def _ask(
     method: AuthMethod, bot: _Bot, ip_lists: Mapping[str, Sequence[Network]]
-) -> _Granted | str:
+) -> Identity | str:
     """Who the bot is by this method, or why it is nobody."""
     requirements = method.requirements()
     if not requirements and not method.ip_whitelist:
         return "the auth entry names no method"
-    granted = _Granted("bot:whitelisted-ip", _secret_fingerprint(bot.secret_sha256))
+    granted = None
     for name in requirements:  # one; of several in a damaged entry all must be satisfied
         answer = _METHODS[name](method, bot)
         if isinstance(answer, str):
@@ -284,7 +283,10 @@ def _ask(
         failure = _ip_failure(method.ip_whitelist, bot.proof.peer_ip, ip_lists)
         if failure:
             return failure
-    return granted
+    if granted is None:
+        fingerprint = _secret_fingerprint(bot.secret_sha256)
+        return Identity("bot:whitelisted-ip", "ip_whitelist", fingerprint)
+    return Identity(granted.name, requirements[0], granted.credential_sha256)
 
 
 def _enrolled_secret(_method: AuthMethod, bot: _Bot) -> _Granted | str:

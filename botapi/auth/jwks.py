@@ -93,8 +93,6 @@ def _key(entry: object) -> PyJWK | None:
     """The key of an entry, None when it is not for checking our kinds of signatures."""
     if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
         return None
-    if entry.get("kty") not in {"RSA", "EC", "OKP"}:
-        return None
     try:
         key = PyJWK(entry)
         weak = key.Algorithm.check_key_length(key.key)

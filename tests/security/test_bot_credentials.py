@@ -335,7 +335,7 @@ def test_session_goes_on_with_a_new_token_of_the_same_account(parts, bearing, cl
     assert bot.status == 200, bot.text
 
 
-@pytest.mark.spec("0.4.1.9", "0.4.p2")
+@pytest.mark.spec("0.4.1.9")
 def test_session_keeps_its_methods_until_the_next_poll(parts, bearing):
     """A changed bots.cfg does not stop a call; the next poll is checked against it."""
     host = "account-alone-vm1"
