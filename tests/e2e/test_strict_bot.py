@@ -91,7 +91,7 @@ class StrictBot:
     def leave(self):
         """SIGTERM; it must end well."""
         self.process.terminate()
-        assert self.process.wait(20) == 0, self.log()
+        assert self.process.wait(40) == 0, self.log()
 
     def lines(self):
         path = self.folder / "transcript.jsonl"
