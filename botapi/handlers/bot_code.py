@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from botapi.auth.access import Role, authenticate, bearer
+from botapi.auth.proof import Instance, Machine
 from botapi.bot_call import AnyReply, Archive, BotServer, Call, Redirect
 from botapi.cfg.bot_archive import with_comment
 from botapi.domain.errors import Code, Refusal
@@ -50,19 +51,31 @@ def bot_code(server: BotServer, call: Call, asked: Asked) -> AnyReply:
 def _check_caller(server: BotServer, call: Call, asked: Asked) -> None:
     """A bot with the credentials of its group, or somebody who may create bots."""
     why = "give a bootstrap token (?tok=...), an API key, or call as a bot with its credentials"
-    if asked.bot_id:
-        try:
-            check_bot_id(asked.bot_id)
-            group = server.config.cached().bots.group_of(asked.bot_id)
-            server.authorize(asked.bot_id, group.auth, call)
-        except Refusal as error:
-            if error.code not in _REFUSALS:
-                raise
-            why = error.message
-        else:
+    try:
+        bot_id = asked.bot_id or _proven_id(server, call)
+        if bot_id:
+            check_bot_id(bot_id)
+            group = server.config.cached().bots.group_of(bot_id)
+            server.authorize(bot_id, group.auth, call)
             return
+    except Refusal as error:
+        if error.code not in _REFUSALS:
+            raise
+        why = error.message
     if not _may_create_bots(server, asked.authorization):
         raise Refusal(Code.PERMISSION_DENIED, why)
+
+
+def _proven_id(server: BotServer, call: Call) -> str:
+    """The machine that a machine token or a token of a virtual machine is about."""
+    proof = server.verified(call).proof
+    match proof.evidence if proof is not None else None:
+        case Machine(fqdn=fqdn):
+            return fqdn.partition(".")[0]
+        case Instance(name=name):
+            return name
+        case _:
+            return ""
 
 
 def _may_create_bots(server: BotServer, authorization: str) -> bool:

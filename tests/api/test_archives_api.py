@@ -114,6 +114,7 @@ def test_archive_that_this_server_signed_itself_comes_back_as_development(admin,
         ({"a.py": b""}, "there is no __main__.py in it"),
     ],
 )
+@pytest.mark.control("archive.manifest")
 def test_bad_archive_is_refused_and_not_kept(admin, parts, members, said):
     push(parts, release_key())
     before = admin.get("/archives").json
@@ -124,6 +125,7 @@ def test_bad_archive_is_refused_and_not_kept(admin, parts, members, said):
     assert audit(admin, "archive.upload") == []
 
 
+@pytest.mark.control("archive.manifest")
 def test_unsigned_archive_refused(admin, parts):
     push(parts, release_key())
     reply = upload(admin)
@@ -223,6 +225,7 @@ def touch(*bots):
         bot.poll()
 
 
+@pytest.mark.control("archive.rollout")
 def test_rollout_is_taken_back_by_itself_when_its_bots_fail(
     admin, parts, clock, uploaded, ring_bot, late_bot
 ):
@@ -295,6 +298,7 @@ def test_rollout_takes_what_is_not_said_from_settings_cfg(admin, parts, uploaded
     assert (rollout["max_failed_percent"], rollout["min_updated"]) == (3, 2)
 
 
+@pytest.mark.control("archive.downgrade")
 def test_older_signed_release_is_rolled_out_only_when_that_is_said(admin, parts):
     push(parts, release_key())
     new = upload(admin, signed(8)).json["release_id"]

@@ -46,11 +46,14 @@ def foreign(*members, comment=b""):
         ),
     ],
 )
+@pytest.mark.spec("8.2.p1", "B.1.9")
+@pytest.mark.control("archive.digest")
 def test_content_digest_is_that_of_the_specification(members, digest):
     assert content_digest(members) == digest
     assert pack(members).version == digest
 
 
+@pytest.mark.spec("8.1.1.2")
 def test_config_json_is_byte_for_byte_as_the_bot_expects_it():
     expected = b"""{
   "server": "https://skep.example.com",

@@ -134,6 +134,7 @@ def test_release_number_grows_with_each_build_and_is_drawn_once(server, folder, 
     assert server.archives.archive(URL) == first
 
 
+@pytest.mark.control("archive.digest")
 def test_reproducible_archive(server, make_server, store):
     """Two servers, and one that starts later, give the same bytes for the same sources."""
     other = make_server(store)

@@ -154,6 +154,7 @@ def test_vectors_are_those_that_the_tool_makes():
 
 
 @pytest.mark.parametrize("case", json.loads(VECTORS.read_text())["cases"], ids=lambda c: c["name"])
+@pytest.mark.control("archive.manifest")
 def test_manifest_vector(case):
     said = json.loads(VECTORS.read_text())
     trust = Trust({name: b64decode(key) for name, key in said["release_keys"].items()}, {})

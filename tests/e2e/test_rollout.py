@@ -133,6 +133,7 @@ def events_with(fleet, bot_id, text):
     ],
     ids=["fails its self-test", "dies at start"],
 )
+@pytest.mark.control("archive.rollout")
 def test_bad_release_is_taken_back_by_itself_while_the_rest_works_on(fleet, changes, said):
     before = releases(fleet, *BOTS)
     starters = {bot_id: bot.starter for bot_id, bot in fleet.bots.items()}

@@ -10,9 +10,14 @@ import pytest
 from werkzeug.serving import make_server
 
 from botapi import app as composition
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.rollout import with_canary
 from botapi.store import codec
+from botapi.transactions.change_deployment import Author, change_deployment
 from botapi.transactions.push_config import push_config
 from tests.factories import bots_cfg
+from tests.fakes.issuer import MachineSigner
+from tests.fakes.person import new_key
 from tests.fakes.sim_bot import BOT_PATH
 from tests.handlers.conftest import write_bot
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot
@@ -84,6 +89,7 @@ def test_bot_is_never_believed_about_what_its_group_sets_or_trusts(parts, bot):
     assert stored_bot(parts).dimensions == ("free:x", "id:vm1", "os:Linux", "pool:default")
 
 
+@pytest.mark.spec("3.2.1.1", "8.6.1.1")
 def test_new_archive_is_an_update_even_for_a_bot_without_a_session(parts, clock, bot, bot_archive):
     write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
     clock.advance(2)
@@ -126,6 +132,50 @@ def test_foreign_bot_is_never_updated_and_says_so_once(parts, make_bot):
     assert events_of(parts) == ["bot_connected", "bot_polling"]
 
 
+@pytest.mark.spec("8.3.p1")
+def test_handshake_names_the_version_of_the_bots_channel_and_bot_code_always_stable(
+    parts, client, make_bot, bot_archive, version
+):
+    """The channel of vm2-m1 is 5, that of vm1-m1 is 95 (Appendix B)."""
+    stable = parts.archives.channels().stable
+    write_bot(bot_archive, **{"__main__.py": "print(2)\n"})
+    parts.clock.advance(2)
+    parts.archives.look()
+    new = parts.archives.channels().stable
+    change_deployment(
+        parts.store,
+        lambda d: with_canary(replace(d, stable=stable), new, 10),
+        Author("t", "", "", "", 0, "canary"),
+    )
+    canary = parts.archives.version(new, "http://localhost")
+    assert make_bot("vm2-m1").handshake()["bot_version"] == canary != version
+    assert make_bot("vm1-m1").handshake()["bot_version"] == version
+    response = client.get("/bot_code?bot_id=vm2-m1")
+    assert response.headers["Location"].endswith(version)
+    for known in (canary, version):
+        assert client.get(f"{BOT_PATH}/bot_code/{known}").status_code == 200
+
+
+def test_version_that_no_bot_is_to_run_any_more_is_not_given_out(
+    parts, client, bot_archive, clock, version
+):
+    for number in range(2):
+        write_bot(bot_archive, **{"__main__.py": f"print({number + 5})\n"})
+        clock.advance(2)
+        parts.archives.look()
+    response = client.get(f"{BOT_PATH}/bot_code/{version}?bot_id=vm1")
+    assert response.status_code == 302
+    assert not response.headers["Location"].endswith(version)
+
+
+def test_foreign_bot_with_a_pin_is_given_the_archive_that_it_names(parts, make_bot, version):
+    release = parts.archives.channels().stable
+    push(parts, cfg(more=f'bot_archive_pin: "{release}"'))
+    bot = make_bot(ours=False, version=KNOWN)
+    bot.handshake()
+    assert (bot.poll()["cmd"], bot.poll()["version"]) == ("update", version)
+
+
 def test_bot_of_ours_with_an_old_version_is_updated(parts, make_bot, version):
     bot = make_bot(version=KNOWN)
     bot.handshake()
@@ -133,6 +183,7 @@ def test_bot_of_ours_with_an_old_version_is_updated(parts, make_bot, version):
     assert (reply["cmd"], reply["version"]) == ("update", version)
 
 
+@pytest.mark.spec("8.4.1.1")
 def test_known_version_is_for_anybody_who_knows_it(client, version):
     response = client.get(f"{BOT_PATH}/bot_code/{version}")
     assert response.status_code == 200
@@ -153,6 +204,21 @@ def test_known_version_is_for_anybody_who_knows_it(client, version):
     assert zipfile.ZipFile(BytesIO(response.data)).read("__main__.py") == b"print(1)\n"
 
 
+@pytest.mark.spec("8.4.1.1")
+def test_known_version_is_not_sent_again_to_who_has_it(client, version):
+    path = f"{BOT_PATH}/bot_code/{version}"
+    response = client.get(path)
+    assert response.headers["ETag"] == f'"{version}"'
+    for shown in (f'"{version}"', f'W/"{version}"', f'"x", "{version}"', "*"):
+        again = client.get(path, headers={"If-None-Match": shown})
+        assert (again.status_code, again.data) == (304, b"")
+        assert again.headers["ETag"] == f'"{version}"'
+        assert "immutable" in again.headers["Cache-Control"]
+    other = client.get(path, headers={"If-None-Match": '"other"'})
+    assert (other.status_code, other.data) == (200, response.data)
+
+
+@pytest.mark.spec("8.4.1.2")
 def test_known_version_with_a_query_is_sent_to_the_address_without_it(client, version):
     response = client.get(f"{BOT_PATH}/bot_code/{version}?x=1")
     assert (response.status_code, response.headers["Location"]) == (
@@ -164,6 +230,7 @@ def test_known_version_with_a_query_is_sent_to_the_address_without_it(client, ve
 @pytest.mark.parametrize(
     "path", ["/bot_code", f"{BOT_PATH}/bot_code", f"{BOT_PATH}/bot_code/{KNOWN}"]
 )
+@pytest.mark.spec("8.4.1.4", "8.4.2.2")
 def test_bot_that_may_is_sent_to_the_version_in_force(client, version, path):
     for url, headers in [
         (path + "?bot_id=vm1", {}),
@@ -174,6 +241,49 @@ def test_bot_that_may_is_sent_to_the_version_in_force(client, version, path):
             302,
             f"{BOT_PATH}/bot_code/{version}",
         )
+        assert "Content-Type" not in response.headers
+        assert response.data == b""
+
+
+@pytest.mark.spec("8.4.2.3", "8.4.2.5")
+def test_who_may_create_bots_is_sent_to_the_version_in_force(parts, client, clock, rng, version):
+    push(parts, cfg(auth="auth { require_enrolled_secret: true }"))
+    key = new_key(parts.store, clock, rng)
+    for query in ("", "?bot_id=vm1"):
+        headers = {"Authorization": f"Bearer {key}"}
+        response = client.get(f"/bot_code{query}", headers=headers)
+        location = f"{BOT_PATH}/bot_code/{version}"
+        assert (response.status_code, response.headers["Location"]) == (302, location)
+        response = client.get(f"/bot_code{query}", headers={"Authorization": f"Bearer {key}x"})
+        assert response.status_code == 403
+
+
+@pytest.mark.spec("8.4.2.2")
+def test_machine_token_says_which_bot_asks(parts, client, version):
+    auth = "auth { require_luci_machine_token: true }"
+    head = parts.config.latest()
+    signer = MachineSigner()
+    pem = signer.pem.replace("\n", "\\n")
+    keys = f'machine_token_signer {{ key_id: "ts" public_key: "{pem}" }}'
+    source = replace(bots_cfg(cfg(auth=auth)), settings=keys)
+    push_config(parts.store, source, parent=head.digest, author="t", now_ms=1)
+    now_s = parts.clock.now_ms() // 1000
+    headers = {"X-Luci-Machine-Token": signer.token("vm1.example.com", issued_at=now_s)}
+    response = client.get("/bot_code", headers=headers)
+    location = f"{BOT_PATH}/bot_code/{version}"
+    assert (response.status_code, response.headers.get("Location")) == (302, location)
+    bad = {"X-Luci-Machine-Token": "bad"}
+    assert client.get("/bot_code", headers=bad).status_code == 403
+
+
+@pytest.mark.spec("8.4.1.3")
+def test_access_that_cannot_be_checked_now_is_no_refusal(parts, client, monkeypatch):
+    def fail(*_args):
+        raise Refusal(Code.INTERNAL, "the keys of the issuer are away")
+
+    monkeypatch.setattr(type(parts.bots), "authorize", fail)
+    response = client.get("/bot_code?bot_id=vm1")
+    assert (response.status_code, "keys of the issuer" in response.text) == (500, True)
 
 
 def test_server_without_any_archive_says_so_and_is_asked_again(parts, client, bot_archive):
@@ -183,6 +293,7 @@ def test_server_without_any_archive_says_so_and_is_asked_again(parts, client, bo
 
 
 @pytest.mark.parametrize("path", ["/bot_code", f"{BOT_PATH}/bot_code/{KNOWN}"])
+@pytest.mark.spec("8.4.1.3", "8.4.2.1", "8.4.2.5")
 def test_nobody_else_is_told_the_version(parts, client, version, path):
     push(parts, cfg(auth="auth { require_enrolled_secret: true }"))
     for url, text in [
@@ -197,6 +308,7 @@ def test_nobody_else_is_told_the_version(parts, client, version, path):
         assert version not in response.text
 
 
+@pytest.mark.spec("8.4.2.1", "8.5.1.4", "12.1.p1")
 def test_bootstrap_token_leads_to_an_archive_with_the_token_inside(parts, client, version):
     token, _ = bootstrap_token(parts)
     response = client.get(f"/bot_code?tok={token}")
@@ -221,6 +333,7 @@ def test_bad_bootstrap_token_is_refused_everywhere(parts, client, clock, path):
     assert client.get("/bootstrap").status_code == 403
 
 
+@pytest.mark.spec("8.5.p2")
 def test_bootstrap_program_names_server_and_token(parts, client):
     token, _ = bootstrap_token(parts)
     response = client.get(f"/bootstrap?tok={token}")

@@ -266,6 +266,7 @@ def test_there_must_be_a_rollout(act):
         (("unsigned", 0), ("unsigned", 0), ""),
     ],
 )
+@pytest.mark.control("archive.downgrade")
 def test_downgrade_attack(stable, new, said):
     """Nobody brings the fleet back to an old archive, or to one that nobody signed, unasked."""
     state = Deployed(
