@@ -1,7 +1,7 @@
 """The rules of bots.cfg (bot-api 7.2): a message in, every mistake out.
 
 Ours beyond upstream's: a group must assign a `pool` and cannot assign `id`, a script
-must be UTF-8 text, and address lists and issuers must be defined in settings.cfg.
+must be UTF-8 text, and issuers must be defined in settings.cfg.
 """
 
 import re
@@ -55,11 +55,8 @@ def warnings(message: bots_pb2.BotsCfg) -> Iterator[Complaint]:
 
 
 def check_across(message: bots_pb2.BotsCfg, fleet: FleetSettings) -> Iterator[Complaint]:
-    """The mistakes that only settings.cfg shows: address lists and issuers it does not define."""
+    """The mistakes that only settings.cfg shows: issuers it does not define."""
     for here, auth in _auths(message):
-        if auth.ip_whitelist and auth.ip_whitelist not in fleet.ip_lists:
-            said = f"settings.cfg has no ip_allowlist {shown(auth.ip_whitelist)}"
-            yield here.at("ip_whitelist"), said
         issuer = auth.require_oidc.issuer
         if issuer and issuer not in fleet.oidc_providers:
             said = f"settings.cfg has no oidc_provider with the issuer {shown(issuer)}"
@@ -71,7 +68,7 @@ def warnings_across(
 ) -> Iterator[Complaint]:
     """What the other files make useless: pools nobody defines, methods nobody can satisfy.
 
-    An unknown pool is no mistake, since upstream takes such files.
+    These are no mistakes, since upstream takes such files: its address lists stand elsewhere.
     """
     for number, group in enumerate(message.bot_group):
         for i, pair in enumerate(group.dimensions):
@@ -80,6 +77,9 @@ def warnings_across(
                 here = Spot().at("bot_group", number).at("dimensions", i, pair)
                 yield here, f"pools.cfg has no pool {shown(pool)}"
     for here, auth in _auths(message):
+        if auth.ip_whitelist and auth.ip_whitelist not in fleet.ip_lists:
+            missing = f"ip_allowlist {shown(auth.ip_whitelist)}"
+            yield here.at("ip_whitelist"), f"no bot can satisfy it: settings.cfg has no {missing}"
         for name in _EXCLUSIVE:
             missing = _missing_setting(name, fleet)
             if missing and is_set(auth, name):
