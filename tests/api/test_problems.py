@@ -14,7 +14,7 @@ def check(reply, status, code):
     assert reply.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["", "/", "/nope", "/tasks/1/2/3", "/whoami/", "/config"])
+@pytest.mark.parametrize("path", ["", "/", "/nope", "/tasks/1/2/3", "/whoami/", "/config/x"])
 def test_unknown_path_is_404(admin, path):
     reply = admin.get(path)
     if path == "":
