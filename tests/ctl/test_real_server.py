@@ -126,3 +126,30 @@ def test_refusals_have_their_exit_codes(skep, arguments, environ, code):
     if code:
         assert done.stderr.startswith("error: ")
         assert done.stdout == ""
+
+
+def test_keys_are_listed_rotated_and_revoked(skep):
+    listed = skep("keys", "list")
+    assert listed.exit_code == 0, listed.stderr
+    rows = [line.split("\t") for line in listed.stdout.splitlines()]
+    assert [row[1:3] for row in rows] == [[p, "active"] for p in ("session", "signing", "oidc")]
+    old = rows[0][0]
+    rotated = skep("keys", "rotate", "session")
+    assert rotated.exit_code == 0, rotated.stderr
+    assert [line.split("\t")[2] for line in rotated.stdout.splitlines()] == ["next", "active"]
+    assert " signs from " in rotated.stderr
+    assert skep("keys", "rotate", "session").exit_code == 9
+    unasked = skep("keys", "revoke", "session", old, "--reason", "lost")
+    assert unasked.exit_code == 2
+    assert "revoking it stops: every bot whose session it signed" in unasked.stderr
+    revoked = skep("keys", "revoke", "session", old, "--reason", "lost", "--yes")
+    assert revoked.exit_code == 0, revoked.stderr
+    assert [line.split("\t")[2] for line in revoked.stdout.splitlines()] == ["active"]
+    assert old not in skep("keys", "list", "-o", "id").stdout
+    for arguments in (["revoke", "session", old, "--reason", "r", "--yes"], ["rotate", "nope"]):
+        assert skep("keys", *arguments).exit_code == 5
+    audit = [tuple(line.split("\t")[2:]) for line in skep("audit").stdout.splitlines()]
+    assert sorted(audit) == [
+        ("key.revoke", "session keys", "lost"),
+        ("key.rotate", "session keys", ""),
+    ]

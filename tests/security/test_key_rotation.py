@@ -1,5 +1,6 @@
 """Keys come and go without a refused call; a revoked key is of no use at once (docs/keys.md)."""
 
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from botapi import app as composition
 from botapi.auth.botsession import SESSION_LIFE_MS
 from botapi.auth.keys import KIND, LOOK_AGAIN_S, OIDC, SESSION, SIGNING, read_keys
+from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.key_rotation import (
@@ -35,6 +37,7 @@ from botapi.transactions.rotate_keys import (
     begin_rotation,
     revoke_key,
 )
+from tests.e2e.fleet import Api, Connection, ServerProcess, wait_until
 from tests.factories import NO_LIMITS, bots_cfg
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import SimBot, flask_post
@@ -345,3 +348,118 @@ def test_advance_without_a_key_set_does_nothing(store):
     assert not advance_rotation(store, SESSION, entry_id="a", now_ms=10**13)
     with pytest.raises(Refusal, match="there are no session keys yet"):
         begin_rotation(store, SESSION, key("x"), actor="a", entry_id="b", now_ms=1)
+
+
+# Two server processes over one database.
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Two `skep serve` on one data folder, and the key of their administrator."""
+    folder = tmp_path_factory.mktemp("rotation")
+    one_name = {"SKEP_PUBLIC_URL": "http://fleet.example"}
+    first = ServerProcess(folder, one_name)
+    second = ServerProcess(folder, one_name, data=first.data)
+    api_key = first.init()
+    try:
+        first.start()
+        second.start()
+        yield [first, second], [Api(server.url, api_key) for server in (first, second)]
+    finally:
+        first.end()
+        second.end()
+
+
+class Caller:
+    """Simulated bots that call both processes without pause; `statuses` is what they got."""
+
+    def __init__(self, servers, count):
+        self.connections = [Connection(server.url) for server in servers]
+        self.bots = [SimBot(self.connections[0], f"sim{n}").start() for n in range(count)]
+        self.statuses = set()
+        self.rounds = 0
+        self.failed = []
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            while not self.is_over.wait(0.01):
+                self._round()
+        except Exception as error:  # noqa: BLE001 - told by `end`
+            self.failed.append(error)
+
+    def _round(self):
+        for bot in self.bots:
+            for connection in self.connections:
+                bot.post = connection
+                bot.call("/event", event="bot_log")
+                self.statuses.add(bot.status)
+                reply = bot.poll()  # makes a token with the key of this moment
+                self.statuses.add((bot.status, reply.get("cmd")))
+        self.rounds += 1
+
+    def go_round(self):
+        """Return when every bot has called both processes once more."""
+        before = self.rounds
+        wait_until("another round", lambda: self.failed or self.rounds > before + 1)
+
+    def end(self):
+        self.is_over.set()
+        self.thread.join(30)
+        for connection in self.connections:
+            connection.close()
+        assert self.failed == []
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.control("tokens.rotation")
+def test_rotate_and_revoke_reach_two_server_processes(processes):
+    """As by `skep keys`; the two minutes between the steps are put past by hand."""
+    servers, apis = processes
+    database = composition.SqliteStore(servers[0].data, Threads(), SystemClock(), SystemRng())
+    caller = Caller(servers, 4)
+
+    def listed():
+        """What each process holds of session keys."""
+        return [
+            [
+                (k["key_id"], k["state"])
+                for k in api.get("/keys")["items"]
+                if k["purpose"] == SESSION
+            ]
+            for api in apis
+        ]
+
+    def step(after_ms):
+        now_ms = SystemClock().now_ms() + after_ms
+        assert advance_rotation(database, SESSION, entry_id=f"step-{after_ms}", now_ms=now_ms)
+
+    try:
+        ((old, _),) = listed()[0]
+        new = apis[0].post("/keys/session/rotate", None)["keys"][0]["key_id"]
+        wait_until("both to know", lambda: listed() == [[(new, "next"), (old, "active")]] * 2)
+        caller.go_round()
+        step(PUBLISH_MS)
+        wait_until("both to sign", lambda: listed() == [[(old, "verify"), (new, "active")]] * 2)
+        caller.go_round()
+        step(PUBLISH_MS + ROTATING[SESSION].overlap_ms)
+        wait_until("both to drop", lambda: listed() == [[(new, "active")]] * 2)
+        caller.go_round()
+    finally:
+        caller.end()
+        database.close()
+    assert caller.statuses == {200, (200, "rbe")}
+    apis[1].post("/keys/session/revoke", {"key_id": new, "reason": "test"})
+    wait_until("both to forget", lambda: new not in str(listed()))
+    late = SimBot(Connection(servers[0].url), "sim0")
+    late.session, late.version = caller.bots[0].session, caller.bots[0].version
+    try:
+        late.update()
+        assert late.status == 401
+        late.session = None
+        assert late.start().status == 200
+    finally:
+        late.post.close()
