@@ -157,6 +157,16 @@ def test_nobody_but_an_admin_uploads_or_rolls_out(anybody):
         assert anybody.post(f"/rollout{path}", {}).status_code == 401
 
 
+@pytest.mark.spec("8.5.1.4", "13.1.7")
+@pytest.mark.parametrize(("later_s", "status"), [(3600, 200), (3602, 403), (-30, 200), (-32, 403)])
+def test_bootstrap_token_lives_for_an_hour_with_30_s_of_drift(
+    admin, client, clock, later_s, status
+):
+    token = admin.post("/bootstrap-tokens", {}).json["token"]
+    clock.advance(later_s)
+    assert client.get(f"/bootstrap?tok={token}").status_code == status
+
+
 # Rollouts.
 
 

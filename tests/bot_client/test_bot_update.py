@@ -36,6 +36,7 @@ def errors(server: ScriptedServer) -> list[str]:
 
 
 @pytest.mark.spec("8.6.1.1", "8.6.1.2", "8.6.1.3", "8.6.1.4", "8.6.1.5", "3.3.1.5")
+@pytest.mark.spec("8.6.1.1", "8.6.1.2", "8.6.1.5", "8.6.1.6")
 def test_good_update_is_taken_and_becomes_the_last_known_good(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:

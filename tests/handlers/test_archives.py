@@ -308,7 +308,7 @@ def test_nobody_else_is_told_the_version(parts, client, version, path):
         assert version not in response.text
 
 
-@pytest.mark.spec("8.4.2.1", "8.5.1.4", "12.1.p1")
+@pytest.mark.spec("8.4.2.1")
 def test_bootstrap_token_leads_to_an_archive_with_the_token_inside(parts, client, version):
     token, _ = bootstrap_token(parts)
     response = client.get(f"/bot_code?tok={token}")
@@ -324,6 +324,7 @@ def test_bootstrap_token_leads_to_an_archive_with_the_token_inside(parts, client
 
 
 @pytest.mark.parametrize("path", ["/bot_code", "/bootstrap", f"/skep/v1/bot_code/{KNOWN}"])
+@pytest.mark.spec("8.4.2.1", "8.5.1.4")
 def test_bad_bootstrap_token_is_refused_everywhere(parts, client, clock, path):
     expired, _ = bootstrap_token(parts, ttl_s=1)
     clock.advance(2)
@@ -333,7 +334,6 @@ def test_bad_bootstrap_token_is_refused_everywhere(parts, client, clock, path):
     assert client.get("/bootstrap").status_code == 403
 
 
-@pytest.mark.spec("8.5.p2")
 def test_bootstrap_program_names_server_and_token(parts, client):
     token, _ = bootstrap_token(parts)
     response = client.get(f"/bootstrap?tok={token}")
