@@ -536,3 +536,27 @@ def test_keys_of_a_claim_and_of_an_update_are_known_in_any_case(parts, bot):
     task = stored_task(parts, request)
     assert (task.state, task.output_bytes) == ("COMPLETED", 2)
     assert task.cipd_pins.packages[0].path == "p"
+
+
+@pytest.mark.spec("4.3.1.9", "9.1.1.4", "9.5.1.8")
+def test_claim_keeps_owners_and_logs_project_and_who_called(parts, bot):
+    (was,) = parts.store.get(codec.BOT, join_key("vm1"))
+    known = replace(codec.read_bot(was), owners=("ann@example.com",), external_ip="old")
+    parts.store.transact(lambda txn: txn.put(codec.BOT, codec.bot_doc(known, was)), label="test")
+    session = parts.bots.session_of(bot.session)
+    config = replace(session.bot_config, logs_cloud_project="logs")
+    bot.session = parts.bots.token(replace(session, bot_config=config))
+    request = submit(parts)
+    bot.claim(lease_of(request))
+    task = stored_task(parts, request)
+    assert (task.bot_owners, task.bot_logs_cloud_project) == (("ann@example.com",), "logs")
+    assert stored_bot(parts).external_ip == "127.0.0.1"
+
+
+def test_skipped_claim_says_nothing_of_the_run_that_goes_on(parts, bot, clock):
+    run_ms = clock.now_ms()
+    bot.claim(lease_of(submit(parts, 1)))
+    clock.advance(9)
+    assert bot.claim(lease_of(submit(parts, 2), lease_id="two"))["cmd"] == "skip"
+    live = parts.last_seen.get("vm1")["vm1"]
+    assert (live.run_seen_ms, live.seen_ms) == (run_ms, clock.now_ms())
