@@ -4,6 +4,7 @@ Parsing files and looking at every bot takes long: all of it runs on native thre
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,7 +23,7 @@ from botapi.cfg.provider import Snapshot
 from botapi.domain.config_change import ChangedBot, ConfigChange
 from botapi.domain.errors import Code, Refusal
 from botapi.store import codec
-from botapi.store.protocol import Txn
+from botapi.store.protocol import StoreError, Txn
 from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config
 from botapi.wire_json import dumps
@@ -180,6 +181,8 @@ def _push(parts: ApiParts, actor: str, work: Callable[[], _Wanted]) -> Json:
     )
     if isinstance(pushed, Outdated):
         raise _outdated(pushed.head.rev)
+    with suppress(StoreError):  # it is in force; so that it is for whoever we tell, too
+        parts.config.latest()
     return {
         **head_view(pushed.head, pushed.head),
         "is_new": pushed.is_new,

@@ -148,6 +148,12 @@ def test_apply_puts_files_in_force_with_author_reason_and_audit(admin, parts):
     assert (entry["before"], entry["after"]) == (bots_cfg().digest(), made["digest"])
 
 
+def test_apply_answers_when_this_process_knows_the_new_revision(admin, parts):
+    """Not only that it is in the store: the next poll here meets it."""
+    assert apply(admin).status_code == 200
+    assert parts.config._snapshot.source.bots == OTHER
+
+
 def test_apply_of_what_is_in_force_is_no_change(admin):
     reply = apply(admin, LOOPBACK_CFG, parent="anything", drop=7)
     assert (reply.status_code, reply.json["is_new"], reply.json["rev"]) == (200, False, 1)
