@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fast fmt lint proto proto-check conformance fuzz bench check lock
+.PHONY: help setup demo run test fast fmt lint proto proto-check docs-check conformance fuzz bench check lock
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ proto: $(READY) ## regenerate the protobuf code
 proto-check: proto ## fail when the committed protobuf code is stale
 	git diff --exit-code --stat -- proto
 
+docs-check: $(READY) ## fail when a row or control has no test, or its page is stale
+	$(BIN)/python -m tools.conformance check
+	$(BIN)/python -m tools.threat_model check
+
 conformance: $(READY) ## rewrite docs/conformance.md and the controls from the markers in the tests
 	$(BIN)/python -m tools.conformance
 	$(BIN)/python -m tools.threat_model
@@ -59,7 +63,7 @@ fuzz: $(READY) ## tokens, bodies and configuration files, guided by coverage (S=
 bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
 	$(BIN)/python -m bench
 
-check: lint proto-check test ## what CI runs
+check: lint proto-check docs-check test ## what CI runs
 
 lock: ## pin the newest allowed dependencies (needs uv)
 	uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
