@@ -236,7 +236,7 @@ def fleet(tmp_path, small_bot, request):
 
 
 @pytest.mark.slow
-@pytest.mark.spec("2.3.p1", "13.1.6")
+@pytest.mark.spec("2.3.p1")
 @pytest.mark.control("tokens.rotation")
 @pytest.mark.parametrize(
     "fleet",
