@@ -30,6 +30,7 @@ from botapi.clock import Clock
 from botapi.concurrency import Concurrency
 from botapi.domain.bot_groups import BotGroup
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.fleet_settings import Deployment
 from botapi.domain.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -178,6 +179,11 @@ class Releases:
         self._is_stale = True
         self._read_at = float("-inf")
         self._deployed = Deployed()
+        self._channels: tuple[Deployed, Deployment | None, Channels] = (
+            self._deployed,
+            None,
+            Channels(""),
+        )
         self._kept: frozenset[str] = frozenset()
         self._known: dict[str, str] = {}
         self._remembered: set[str] = set()
@@ -217,7 +223,7 @@ class Releases:
         An archive carries the URL its bot uses: a version of the right release that was
         made for another URL is just as good. Any thread may ask.
         """
-        channels = channels_of(self._deployed, self._config.cached().fleet.deployment)
+        channels = self._channels_of(self._deployed)
         release_id = expected_release(bot_id, group.archive_pin, channels, self._kept)
         if release_id and self._known.get(version) == release_id:
             return version
@@ -262,7 +268,7 @@ class Releases:
 
     def channels(self) -> Channels:
         """Who runs what, pins aside."""
-        return channels_of(self.deployed(), self._config.cached().fleet.deployment)
+        return self._channels_of(self.deployed())
 
     def deployed(self) -> Deployed:
         """What this server keeps and runs."""
@@ -314,6 +320,13 @@ class Releases:
     def _hear(self, topic: str) -> None:
         if topic in {TOPIC, "*"}:
             self._is_stale = True
+
+    def _channels_of(self, deployed: Deployed) -> Channels:
+        fixed = self._config.cached().fleet.deployment
+        known = self._channels
+        if known[0] is not deployed or known[1] is not fixed:
+            known = self._channels = (deployed, fixed, channels_of(deployed, fixed))
+        return known[2]
 
     def _none(self) -> Refusal:
         return Refusal(Code.UNAVAILABLE, self.problem() or "there is no bot archive yet")

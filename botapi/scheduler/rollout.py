@@ -49,6 +49,10 @@ TRAILS_PER_ROUND = 500
 RENEW_MS = 3_600_000
 TIDY_EVERY_S = 60.0
 
+LOAD = 20
+"""Looking at the bots for one second is followed by so many seconds without."""
+_NOT_LOOKED_AT = (Outcome.WAITING, "")
+
 log = logging.getLogger(__name__)
 
 
@@ -84,8 +88,11 @@ class RingWatch:
             self._outcomes.clear()
         members = list(self._members(rollout, channels))
         self._look(rollout, [m for m in members if m.is_told], now_ms)
-        told = {member.bot.bot_id for member in members if member.is_told}
-        found = {bot_id: self._outcomes[bot_id] for bot_id in told if bot_id in self._outcomes}
+        found = {
+            member.bot.bot_id: self._outcomes.get(member.bot.bot_id, _NOT_LOOKED_AT)
+            for member in members
+            if member.is_told and (member.bot.bot_id in self._outcomes or not member.bot.dead)
+        }
         count = Counter(outcome for outcome, _ in found.values())
         failures = sorted(f"{i}: {why}" for i, (o, why) in found.items() if o is Outcome.FAILED)
         return Tally(
@@ -207,6 +214,7 @@ class Rollouts:
     watch: RingWatch
     clock: Clock
     rng: Rng
+    _next_judge: float = 0.0
     _next_tidy: float = 0.0
     _orphans: frozenset[str] = frozenset()
 
@@ -214,8 +222,11 @@ class Rollouts:
         """Let a running rollout go on, or back; how many things changed."""
         rollout = self.watch.archives.deployed().open_rollout
         done = 0
-        if rollout is not None and rollout.stage is Stage.RUNNING:
+        began = self.clock.monotonic()
+        if rollout is not None and rollout.stage is Stage.RUNNING and began >= self._next_judge:
             done += self._judge(rollout, now_ms)
+            ended = self.clock.monotonic()
+            self._next_judge = ended + LOAD * (ended - began)
         if self.clock.monotonic() >= self._next_tidy:
             self._next_tidy = self.clock.monotonic() + TIDY_EVERY_S
             done += self._tidy(now_ms)
