@@ -139,6 +139,8 @@ class Channels:
 
     def of(self, bot_id: str) -> str:
         """The release of a bot whose group pins none (bot-api 8.3)."""
+        if not self.canary and not self.candidate:
+            return self.stable
         drawn = bucket(bot_id)
         if self.canary and drawn < self.canary_percent:
             return self.canary
