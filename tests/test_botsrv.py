@@ -163,6 +163,7 @@ def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(client):
     assert post(client, BOT_PATH + "/handshake", body).status_code == 200
 
 
+@pytest.mark.control("requests.body-limits")
 @pytest.mark.parametrize("path", PATHS)
 def test_body_over_its_limit_is_refused_and_the_connection_closed(parts, client, path):
     limit = UPDATE_BODY if path.endswith("task_update") else SMALL_BODY
@@ -354,6 +355,7 @@ def address(tmp_path):
     process.wait(40)
 
 
+@pytest.mark.control("requests.body-limits")
 @pytest.mark.e2e
 def test_server_cuts_a_huge_body_early_and_closes(address):
     """100 MB are offered; the answer comes and the pipe breaks long before that."""

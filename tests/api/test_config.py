@@ -72,6 +72,7 @@ def test_validate_answers_with_digest_and_warnings(admin):
     assert admin.get("/config").json["rev"] == 1
 
 
+@pytest.mark.control("config.validate")
 @pytest.mark.parametrize("call", ["validate", "preview", "apply"])
 def test_bad_files_are_400_with_every_mistake(admin, call):
     text = LOOPBACK_CFG.replace("loopback", "nowhere").replace("pool:default", "x")
@@ -184,6 +185,7 @@ def test_apply_that_loses_a_race_is_409(admin, parts, store, clock, monkeypatch)
     assert admin.get("/config").json["author"] == "eve"
 
 
+@pytest.mark.control("config.drop-limit")
 @pytest.mark.parametrize("drop", [None, 0, 1, 3])
 def test_apply_that_drops_too_many_bots_is_409_without_their_number(admin, two_bots, drop):
     reply = apply(admin, SECRET, **({} if drop is None else {"drop": drop}))
@@ -329,6 +331,7 @@ def test_revisions_are_newest_first_and_page(admin, clock, monkeypatch):
     assert admin.get("/config/revisions?author=x").status_code == 400
 
 
+@pytest.mark.control("config.history")
 def test_revision_has_its_files(admin):
     text = LOOPBACK_CFG.replace("  dimensions:", '  bot_config_script: "s.py"\n  dimensions:')
     body = {"files": files(text, **{"scripts/s.py": "# é", "scripts/t.py": ""}), "reason": "r"}
@@ -352,6 +355,7 @@ def test_revision_that_there_is_not_is_404(admin, rev):
     assert "the last 1000 are kept" in reply.json["detail"]
 
 
+@pytest.mark.control("config.history")
 def test_rollback_is_a_new_revision_with_the_old_content(admin, parts, clock):
     apply(admin, OTHER)
     clock.advance(1)
@@ -392,6 +396,7 @@ def test_fetched_time_of_revisions_only_grows(admin, parts, clock):
     assert seen == sorted({*seen})
 
 
+@pytest.mark.control("config.drop-limit")
 def test_file_that_drops_too_many_bots_is_kept_out_until_the_number_is_given(
     admin, parts, settings, two_bots, clock
 ):

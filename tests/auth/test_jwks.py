@@ -196,6 +196,7 @@ def test_key_set_is_refused_with_the_reason(text, said):
         read_key_set(text)
 
 
+@pytest.mark.control("requests.ssrf")
 @pytest.mark.parametrize(
     ("url", "is_good"),
     [
@@ -264,6 +265,7 @@ def test_keys_are_found_through_the_discovery_document(server):
     assert server.asked == [DISCOVERY, "/keys", "/keys"]
 
 
+@pytest.mark.control("requests.ssrf")
 @pytest.mark.slow
 @pytest.mark.control("bots.jwks")
 @pytest.mark.parametrize(

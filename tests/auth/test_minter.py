@@ -148,6 +148,7 @@ def test_endpoint_that_may_answer_later_is_transient(minter, sts, status):
     assert token(minter).text == "at-1"  # nothing of the failure is kept
 
 
+@pytest.mark.control("requests.ssrf")
 def test_redirect_is_not_followed(minter, sts):
     sts.answer(307, b"", Location=sts.url)
     refused(minter, Code.FAILED_PRECONDITION, "answers 307")
@@ -192,6 +193,7 @@ def test_token_of_just_over_five_minutes_is_taken_and_a_long_life_is_not_believe
     assert token(minter, ["long"]).expires_s == now_s + MAX_LIFE_S
 
 
+@pytest.mark.control("requests.ssrf")
 @pytest.mark.parametrize(
     "endpoint", ["http://sts.example/token", "ftp://127.0.0.1/", "https://u:p@sts.example/", "x"]
 )

@@ -116,6 +116,7 @@ def test_check_says_nothing_when_another_process_was_first(tmp_path, watcher, st
     assert watcher.check(NOW + 1) is None
 
 
+@pytest.mark.control("config.validate")
 @pytest.mark.spec("7.5.1.1")
 def test_check_keeps_a_bad_file_out_and_the_last_good_one_in(tmp_path, watcher, provider):
     write(tmp_path / "bots.cfg", GOOD)

@@ -104,6 +104,7 @@ def test_unflatten_is_the_inverse_of_flatten(dims):
     assert unflatten(flatten(dims)) == {key: sorted(values) for key, values in dims.items()}
 
 
+@pytest.mark.control("bots.trusted-dimensions")
 @pytest.mark.spec("3.1.1.7")
 @settings(deadline=None, max_examples=30)
 @given(reported=DIMS, group=DIMS, trusted=st.sets(KEYS))

@@ -152,6 +152,7 @@ def test_bad_state_of_a_claim_is_ignored_with_a_log_line(parts, bot, state, capl
     assert "claim of vm1: state ignored: bad state dict" in caplog.text
 
 
+@pytest.mark.control("bots.claim-match")
 @pytest.mark.spec("4.1.1.7", "4.3.1.3")
 def test_dimensions_and_version_of_a_claim_count_for_nothing(parts, bot):
     wanted = {**ANY, "os": ("Plan9",)}
@@ -220,6 +221,7 @@ def test_claim_during_a_storage_failure_is_a_server_error(parts, bot, error):
     assert bot.status == 503
 
 
+@pytest.mark.control("bots.claim-match")
 @pytest.mark.spec("4.3.1.3")
 def test_task_of_another_pool_is_refused_whatever_its_state(parts, bot):
     """A bot may know ids of tasks in other pools; it learns nothing about who has them."""

@@ -194,6 +194,7 @@ def test_task_with_a_bad_account_or_no_realm_is_400(parts, bot, path, more, text
     is_refused(bot, 400, text)
 
 
+@pytest.mark.control("tasks.id-tokens")
 @pytest.mark.spec("1.9.3.5")
 @pytest.mark.parametrize("path", PATHS)
 def test_account_is_asked_for_again_at_each_mint(parts, bot, running, path, sts):
@@ -286,6 +287,7 @@ def test_access_token_comes_from_the_exchange(parts, bot, running, sts):
     assert form["scope"] == "a b"
 
 
+@pytest.mark.control("tasks.id-tokens")
 @pytest.mark.spec("1.9.2.1", "1.9.2.2", "1.9.2.3", "1.9.1.6", "1.9.1.5")
 def test_identity_token_is_checked_with_what_the_server_publishes(parts, client, bot, running):
     reply = ask(bot, "/id_token", task_id=running, scopes=[])
@@ -335,6 +337,7 @@ def test_identity_token_of_the_bot_itself_names_no_task(parts, make_bot):
     assert claims.keys() & {"task_id", "run_id", "user", "realm"} == set()
 
 
+@pytest.mark.control("tasks.id-tokens")
 @pytest.mark.parametrize(
     ("allowed", "is_good"),
     [
@@ -494,6 +497,7 @@ def test_account_of_the_longest_form_is_taken(parts, alice):
     assert made(alice, service_account=account).json["service_account"] == account
 
 
+@pytest.mark.control("tasks.id-tokens")
 @pytest.mark.parametrize("pools", ["", f'default_task_realm: "{REALM}"'])
 def test_task_may_not_act_as_what_its_pool_does_not_allow(parts, alice, pools):
     if pools:
