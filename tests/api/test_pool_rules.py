@@ -44,7 +44,7 @@ def test_pool_decides_whether_the_oldest_or_the_newest_task_goes_first(
     assert done == ["urgent", *order]
 
 
-@pytest.mark.spec("7.7.1.12")
+@pytest.mark.spec("7.7.1.12", "10.1.1.4")
 @pytest.mark.usefixtures("ready_bot")
 @pytest.mark.parametrize(
     ("body", "place"),
