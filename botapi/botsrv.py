@@ -163,6 +163,7 @@ class BotRoutes:
         try:
             return _response(door(route, http, rid))
         except Refusal as error:
+            self._door.limits.note(self._door.address(http), HTTP_STATUS[error.code])
             return _refused(error, http, as_json=route.refuses_in_json)
         except BodyTooLarge as error:
             return _too_large(error)
@@ -241,13 +242,14 @@ class BotRoutes:
         )
 
     def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply:
-        call, body = self._read(route, http, rid)
+        call, body = self._read(route, http, rid, is_stranger=True)
         return route.handle(self._server, call, body)
 
     def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply:
         """The steps of bot-api 0.4, in their order."""
-        call, body = self._read(route, http, rid)
+        call, body = self._read(route, http, rid, is_stranger=False)
         session = self._session(body.session, call)
+        self._door.limits.admit_bot(session.bot_id)
         identity = self._server.authorize_session(session, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
         if doc is None:
@@ -262,9 +264,12 @@ class BotRoutes:
             log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
         return route.handle(self._server, bot_call, body)
 
-    def _read(self, route: Route, http: Request, rid: str) -> tuple[Call, Any]:
+    def _read(
+        self, route: Route, http: Request, rid: str, *, is_stranger: bool
+    ) -> tuple[Call, Any]:
         """Steps 1 to 4 of bot-api 0.4: who calls, and the typed body."""
         call = self._call(http, rid)
+        self._door.limits.admit(call.presented.peer_ip, is_stranger=is_stranger)
         call = self._server.verified(call)
         return call, _json(route, http)
 

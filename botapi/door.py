@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -14,6 +14,7 @@ from werkzeug.wrappers import Request
 from botapi.auth.credentials import Presented, client_ip
 from botapi.clock import Clock, Rng
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.rate_limit import Rate, TokenBuckets
 from botapi.settings import Settings
 
 Headers = list[tuple[str, str]]
@@ -44,12 +45,62 @@ RETRY_AFTER_S = 2
 
 
 @dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How often an address and a bot may call this process; nothing in the store is asked.
+
+    Bots behind one address that call with a good session are not held up by their
+    neighbours' bad credentials.
+    """
+
+    clock: Clock
+    address: TokenBuckets
+    bot: TokenBuckets
+    refused: TokenBuckets
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> "CallLimits":
+        """As the settings say."""
+        return cls(
+            clock,
+            TokenBuckets(Rate(settings.rate_address, 2 * settings.rate_address)),
+            TokenBuckets(Rate(settings.rate_bot, 2 * settings.rate_bot)),
+            TokenBuckets(Rate(settings.rate_refused, 10 * settings.rate_refused)),
+        )
+
+    def admit(self, address: str, *, is_stranger: bool = True) -> None:
+        """Count a call. Raises Refusal RESOURCE_EXHAUSTED."""
+        now_s = self.clock.monotonic()
+        if is_stranger and self.refused.is_empty(address, now_s):
+            raise _too_many(f"refused calls from {address}")
+        if not self.address.take(address, now_s):
+            raise _too_many(f"calls from {address}")
+
+    def admit_bot(self, bot_id: str) -> None:
+        """Count a call of a bot that proved its session. Raises Refusal RESOURCE_EXHAUSTED."""
+        if not self.bot.take(bot_id, self.clock.monotonic()):
+            raise _too_many(f'calls of bot "{bot_id}"')
+
+    def note(self, address: str, status: int) -> None:
+        """An answer was given; refused credentials are counted."""
+        if status in {401, 403}:
+            self.refused.take(address, self.clock.monotonic())
+
+
+def _too_many(what: str) -> Refusal:
+    return Refusal(Code.RESOURCE_EXHAUSTED, f"too many {what}; slow down")
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """The facts of requests, as far as settings decide them."""
 
     settings: Settings
     clock: Clock
     rng: Rng
+    limits: CallLimits = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", CallLimits.of(self.settings, self.clock))
 
     def install(self, app: Flask) -> None:
         """Give every request an id and every answer its headers."""
@@ -59,10 +110,18 @@ class Door:
 
     def _begin(self) -> None:
         g.request_id = self.request_id(request)
+        if request.blueprint:  # whose error handler answers a refusal
+            self.limits.admit(self.address(request))
 
     def _end(self, response: Response) -> Response:
         finish(response, g.get("request_id", ""))
+        self.limits.note(self.address(request), response.status_code)
         return response
+
+    def address(self, http: Request) -> str:
+        """The client's address, through the trusted proxies."""
+        forwarded = http.headers.get("X-Forwarded-For", "")
+        return client_ip(http.remote_addr or "", forwarded, self.settings.behind_proxy)
 
     def request_id(self, http: Request) -> str:
         """The id a trusted proxy gave this request, else a new one."""
@@ -77,10 +136,7 @@ class Door:
 
     def caller(self, http: Request) -> Presented:
         """Address and credentials, through the trusted proxies."""
-        peer = http.remote_addr or ""
-        forwarded = http.headers.get("X-Forwarded-For", "")
-        address = client_ip(peer, forwarded, self.settings.behind_proxy)
-        return Presented(address, http.headers, self.is_proxy(peer))
+        return Presented(self.address(http), http.headers, self.is_proxy(http.remote_addr or ""))
 
     def base_url(self, http: Request) -> str:
         """Scheme and host as the caller wrote them, unless a public URL is set."""
@@ -119,6 +175,8 @@ def finish(response: Response, request_id: str) -> None:
     """The headers that every answer has."""
     response.headers["X-Request-Id"] = request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.status_code == 429:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
 
 
 def internal_error(request_id: str) -> Response:
