@@ -8,7 +8,7 @@ from pathlib import Path
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from botapi import app as composition
-from botapi.auth.botsession import BadToken, BotConfig, Session, decode, encode
+from botapi.auth.botsession import BadToken, BotConfig, Session, decode, encode, encode_hidden
 from botapi.auth.hmactoken import Secret
 from botapi.auth.signing import BadSignature, Purpose, sign, unsign
 from botapi.botsrv import BOT_PATH, WITH_SESSION, WITHOUT_SESSION
@@ -38,13 +38,14 @@ class Tokens:
         token = encode(made, self.secret)
         text = sign(Purpose.CURSOR, [b"key"], {"a": 1}, now_ms=NOW)
         self.made = made
-        self.seeds = [token.encode(), b64decode(token), text.encode()]
+        hidden = b64decode(encode_hidden(made, self.secret, bytes(12)))
+        self.seeds = [token.encode(), b64decode(token), hidden, text.encode()]
 
     def run(self, data):
         """The bytes as they are, and in base64."""
         for text in (data.decode("latin-1"), b64encode(data).decode()):
             try:
-                session = decode(text, self.secret)
+                session = decode(text, self.secret, takes_hidden=True)
             except BadToken as error:
                 said = str(error)
             else:
