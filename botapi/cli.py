@@ -36,7 +36,7 @@ COMMANDS = {
     "task": Target("botapi.ctl.tasks:task", "Show, follow or cancel one task."),
     "cancel": Target("botapi.ctl.tasks:cancel", "Cancel tasks."),
     "bots": Target("botapi.ctl.bots:bots", "List or count bots."),
-    "bot": Target("botapi.ctl.bots:bot", "Show one bot, or its events."),
+    "bot": Target("botapi.ctl.bots:bot", "Show one bot or its events; keep it from work."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),
     "config": Target("botapi.ctl.config:config", "Check, apply and roll back the configuration."),
     "archive": Target("botapi.ctl.archive:archive", "Keep bot archives, and roll them out."),

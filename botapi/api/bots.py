@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
+
 from botapi.api import cursors, queries
+from botapi.api.bodies import Body
 from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.views import bot_view, event_view
@@ -13,7 +16,19 @@ from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
 from botapi.store import codec
 from botapi.store.protocol import Doc, join_key, prefix_range
+from botapi.transactions.cancel_task import Actor
+from botapi.transactions.quarantine_bot import quarantine_bot
 
+MAX_REASON = 500
+
+
+class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /bots/<id>/quarantine` and `/release`."""
+
+    reason: str = ""
+
+
+REASON_BODY = Body(ReasonBody)
 LIST_PARAMETERS = ("dimension", "status", "limit", "cursor")
 
 
@@ -76,6 +91,21 @@ def events(parts: ApiParts, bot_id: str, query: Query) -> Json:
         "items": [event_view(codec.read_event(doc)) for doc in page.docs],
         "next_cursor": cursors.next_cursor(parts, listing, query, page.after),
     }
+
+
+def quarantine(
+    parts: ApiParts, bot_id: str, actor: str, body: ReasonBody, base_url: str, *, on: bool
+) -> Json:
+    """Keep a bot from work, or let it work again. Raises Refusal NOT_FOUND."""
+    reason = " ".join(body.reason.split())
+    if on and not reason:
+        raise refuse("/reason", "is missing: say why the bot gets no work")
+    if len(reason) > MAX_REASON:
+        raise refuse("/reason", f"has {len(reason)} characters, at most {MAX_REASON}")
+    _stored(parts, bot_id)
+    asking = Actor(actor, reason, parts.new_id())
+    quarantine_bot(parts.store, bot_id, asking, on=on, now_ms=parts.clock.now_ms())
+    return read(parts, bot_id, base_url)
 
 
 def origins(parts: ApiParts, bot_id: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from botapi.api import archives, bootstrap, keys, outputs, people, problems, queries, tasks
+from botapi.api import archives, bootstrap, bots, keys, outputs, people, problems, queries, tasks
 from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
@@ -111,6 +111,23 @@ def get_bot(call: Call, bot_id: str) -> Answer:
 def list_events(call: Call, bot_id: str) -> Answer:
     """`GET /bots/<id>/events`."""
     return Answer(call.server.events(bot_id, call.query))
+
+
+def quarantine_bot(call: Call, bot_id: str) -> Answer:
+    """`POST /bots/<id>/quarantine`."""
+    return _quarantine(call, bot_id, on=True)
+
+
+def release_bot(call: Call, bot_id: str) -> Answer:
+    """`POST /bots/<id>/release`."""
+    return _quarantine(call, bot_id, on=False)
+
+
+def _quarantine(call: Call, bot_id: str, *, on: bool) -> Answer:
+    queries.check_names(call.query, ())
+    body = bots.REASON_BODY.read(call.body)
+    person = call.person.name
+    return Answer(bots.quarantine(call.server, bot_id, person, body, call.base_url, on=on))
 
 
 def create_bootstrap_token(call: Call) -> Answer:
@@ -245,6 +262,8 @@ TABLE: Mapping[str, Mapping[str, Handler]] = {
     "/bots": {"GET": list_bots},
     "/bots/<path:bot_id>": {"GET": get_bot},
     "/bots/<path:bot_id>/events": {"GET": list_events},
+    "/bots/<path:bot_id>/quarantine": {"POST": quarantine_bot},
+    "/bots/<path:bot_id>/release": {"POST": release_bot},
     "/bootstrap-tokens": {"POST": create_bootstrap_token},
     "/whoami": {"GET": whoami},
     "/config": {"GET": get_config},

@@ -1,4 +1,4 @@
-"""`skep bots` and `skep bot show|events`."""
+"""`skep bots` and `skep bot show|events|quarantine|release`."""
 
 from typing import Any
 
@@ -79,7 +79,7 @@ def _count(call: Invocation, filters: list[tuple[str, str]]) -> int:
 
 @click.group()
 def bot() -> None:
-    """Show one bot, or its events."""
+    """Show one bot or its events; keep it from work."""
 
 
 @bot.command()
@@ -98,3 +98,28 @@ def show(call: Invocation, bot_id: str) -> None:
 def events(call: Invocation, bot_id: str, limit: int) -> int:
     """List a bot's events, newest first."""
     return show_pages(call, EVENTS, f"/bots/{segment(bot_id)}/events", [], limit)
+
+
+@bot.command()
+@click.argument("bot_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; it is shown and kept in the audit record.")
+@client_command
+def quarantine(call: Invocation, bot_id: str, reason: str) -> None:
+    """Give a bot no more work; what it runs goes on."""
+    _steer(call, bot_id, "quarantine", reason)
+
+
+@bot.command()
+@click.argument("bot_id", metavar="ID")
+@click.option("--reason", default="", help="Why; it is kept in the audit record.")
+@client_command
+def release(call: Invocation, bot_id: str, reason: str) -> None:
+    """Let a bot work again that `skep bot quarantine` kept from it."""
+    _steer(call, bot_id, "release", reason)
+
+
+def _steer(call: Invocation, bot_id: str, verb: str, reason: str) -> None:
+    found = call.client.ask(
+        f"{verb} {bot_id}", f"/bots/{segment(bot_id)}/{verb}", {"reason": reason}
+    )
+    output.show_item(call.form, "bot", found["bot_id"], found)

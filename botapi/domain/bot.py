@@ -1,7 +1,7 @@
 """What a bot is, and how its health follows from what it reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -95,6 +95,19 @@ class Bot:
     def admin_complaints(self) -> list[str]:
         """What an admin has against this bot, as a further reason of bot-api 6.2."""
         return [f"quarantined by an admin: {self.admin_quarantine}"] * bool(self.admin_quarantine)
+
+    def kept_from_work(self, reason: str) -> "Bot":
+        """The bot with an admin's reason to give it no work; an empty reason lets it work.
+
+        Its other reasons stay until it polls again.
+        """
+        others = [
+            line for line in self.quarantined.split("\n") if line not in self.admin_complaints
+        ]
+        after = replace(self, admin_quarantine=reason)
+        lines = filter(None, [*others, *after.admin_complaints])
+        idle_since = 0 if reason else self.idle_since_ms
+        return replace(after, quarantined="\n".join(lines), idle_since_ms=idle_since)
 
     @property
     def is_busy(self) -> bool:

@@ -64,14 +64,15 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
         complaints, state = [*complaints, problem], {}
     rbe = rbe_config(bot_id, group, snapshot)
     complaints += [rbe.conflict] if rbe.conflict else []
+    (doc,) = server.store.get(codec.BOT, join_key(bot_id))
+    before = codec.read_bot(doc) if doc is not None else None
+    complaints += before.admin_complaints if before is not None else []
     health = health_of(state, dims, complaints)
     state = {
         **explain_in_state(state, health),
         "handshaking": True,
         "initial_dimensions": _kept(dims),
     }
-    (doc,) = server.store.get(codec.BOT, join_key(bot_id))
-    before = codec.read_bot(doc) if doc is not None else None
     is_new = before is None or before.session_id != session_id
     epoch = (before.epoch if before is not None else 0) + (1 if is_new else 0)
     update = BotUpdate(
