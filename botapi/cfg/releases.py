@@ -22,6 +22,7 @@ from botapi.cfg.bot_archive import (
     Archive,
     BadArchive,
     config_json,
+    content_digest,
     pack,
     unpack,
 )
@@ -247,8 +248,10 @@ class Releases:
         release_id = self._known.get(version, "")
         if release_id not in self.served():
             return None
-        archive = self._archive(release_id, url)
-        return archive if archive.version == version else None
+        # Anybody may ask, under any address: nothing is built or kept for a wrong one.
+        kept = self._versions.get((release_id, url, self._hooks_digest))
+        is_right = (kept or self._digest(release_id, url)) == version
+        return self._archive(release_id, url) if is_right else None
 
     def served(self) -> frozenset[str]:
         """The releases that some bot may be told to run now."""
@@ -385,24 +388,40 @@ class Releases:
     def _version(self, release_id: str, url: str) -> str:
         key = (release_id, url, self._hooks_digest)
         found = self._versions.get(key)
-        return found if found is not None else self._archive(release_id, url).version
+        if found is None:
+            found = self._digest(release_id, url)
+            self._note(key, found)
+        return found
+
+    def _digest(self, release_id: str, url: str) -> str:
+        """The version of an archive without packing it, which takes thirty times as long."""
+        members = self._members_for(release_id, url)
+        return self._concurrency.native(lambda: content_digest(members))
+
+    def _members_for(self, release_id: str, url: str) -> dict[str, bytes]:
+        """What an archive holds for bots of this URL."""
+        hooks = {} if self._hooks is None else {HOOKS: self._hooks}
+        return {**self._release(release_id), CONFIG_JSON: config_json(url), **hooks}
 
     def _archive(self, release_id: str, url: str) -> Archive:
         key = (release_id, url, self._hooks_digest)
         found = self._built.get(key)
         if found is not None:
             return found
-        members, hooks = self._release(release_id), self._hooks
-        generated = {CONFIG_JSON: config_json(url)} | ({HOOKS: hooks} if hooks is not None else {})
-        built = self._concurrency.native(lambda: pack({**members, **generated}))
+        members = self._members_for(release_id, url)
+        built = self._concurrency.native(lambda: pack(members))
         self._built.put(key, built)
-        self._versions[key] = built.version
-        self._known.setdefault(built.version, release_id)
+        self._note(key, built.version)
+        return built
+
+    def _note(self, key: tuple[str, str, str], version: str) -> None:
+        """Know a version that a bot may be told; `key` is release, URL and hooks."""
+        self._versions[key] = version
+        self._known.setdefault(version, key[0])
         if len(self._known) > 3 * MAX_VERSIONS:
             self._is_stale = True  # which forgets those that were never told to a bot
         while len(self._versions) > MAX_CACHED_VERSIONS:
             self._versions.popitem(last=False)
-        return built
 
     def _release(self, release_id: str) -> Mapping[str, bytes]:
         found = self._members.get(release_id)

@@ -207,6 +207,18 @@ def test_version_of_another_name_of_the_server_is_as_good(server):
     assert server.archives.peek("vm1", GROUP, "f" * 64, "http://b") not in {"", mine}
 
 
+def test_question_for_a_version_under_another_address_builds_and_keeps_nothing(server, monkeypatch):
+    version = server.archives.expected_version("vm1", GROUP, URL)
+    assert server.archives.find(version, URL).version == version
+    packed = []
+    monkeypatch.setattr("botapi.cfg.releases.pack", packed.append)
+    for number in range(10):
+        stranger = f"http://stranger-{number}.example"
+        assert server.archives.find(version, stranger) is None
+        assert server.archives.peek("vm1", GROUP, "", stranger) == ""
+    assert not packed
+
+
 def test_remembered_versions_are_bounded_and_the_newest():
     many = {f"v{n}": ("r", n) for n in range(MAX_VERSIONS + 5)}
     kept = read_versions(versions_doc(many))
