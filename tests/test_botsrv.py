@@ -28,6 +28,7 @@ from botapi.store import codec
 from botapi.store.protocol import Outage, join_key
 from tests.fakes.sim_bot import BOT_PATH, JSON
 from tests.handlers.conftest import write_bot
+from tests.handlers.test_life_of_a_bot import output_of, submit
 from tests.transactions.stores import dump
 
 PATHS = [BOT_PATH + route.path for route in (*WITHOUT_SESSION, *WITH_SESSION)]
@@ -163,6 +164,17 @@ def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(client):
     assert post(client, BOT_PATH + "/handshake", body).status_code == 200
 
 
+@pytest.mark.spec("0.3.1.5")
+@pytest.mark.parametrize("path", PATHS)
+def test_key_that_no_call_knows_changes_no_answer(client, bot, path):
+    body = {"session": bot.session, "dimensions": bot.dims, "version": bot.version}
+    without = post(client, path, body)
+    with_key = post(client, path, body | {"zzz": [{"a": None}], "Zzz": 1})
+    assert without.status_code == with_key.status_code
+    if without.status_code != 200:
+        assert without.data == with_key.data
+
+
 @pytest.mark.control("requests.body-limits")
 @pytest.mark.parametrize("path", PATHS)
 def test_body_over_its_limit_is_refused_and_the_connection_closed(parts, client, path):
@@ -279,6 +291,7 @@ def test_call_with_a_bad_credential_is_refused_before_anything_else(parts, clien
     says(response, 401, "Unauthenticated", f"{header}: {said}")
 
 
+@pytest.mark.spec("C.1.1")
 @pytest.mark.spec("1.1.1.5", "1.1.1.7", "1.1.1.8", "1.1.1.9", "1.1.1.11", "1.1.1.15", "1.1.1.16")
 @pytest.mark.parametrize("path", PATHS)
 def test_other_methods_are_not_allowed(client, path):
@@ -449,7 +462,9 @@ def test_checks_of_a_session_come_in_their_order(parts, clock, bot):
 
 
 @pytest.mark.spec("0.4.1.7")
-@pytest.mark.parametrize("name", ["bot_id", "session_id", "expiry", "bot_config"])
+@pytest.mark.parametrize(
+    "name", ["bot_id", "session_id", "expiry", "bot_config", "last_seen_config"]
+)
 def test_token_of_ours_without_a_field_is_our_own_mistake(parts, bot, name):
     secret = parts.bots.keys.secret("session")
     envelope = session_pb2.SessionToken.FromString(base64.b64decode(bot.session))
@@ -644,13 +659,31 @@ def test_key_in_its_own_case_wins_and_a_wrong_type_has_its_place(client, bot):
 
 @pytest.mark.spec("0.3.1.4")
 def test_bytes_are_standard_base64_with_padding(parts, bot):
-    assert base64.b64encode(base64.b64decode(bot.session, validate=True)).decode() == bot.session
-    for changed in (bot.session.replace("+", "-").replace("/", "_"), bot.session.rstrip("=")):
-        if changed != bot.session:
-            bot_session, bot.session = bot.session, changed
-            bot.call("/event", event="bot_log")
-            assert bot.status == 401
-            bot.session = bot_session
+    """Tokens of several lengths: some need padding, some hold a `+` or a `/`."""
+    session = parts.bots.session_of(bot.session)
+    wrong = set()
+    for length in range(1, 30):
+        good = parts.bots.token(replace(session, rbe_bot_session_id="~" * length))
+        assert base64.b64encode(base64.b64decode(good, validate=True)).decode() == good
+        bot.session = good
+        assert bot.call("/event", event="bot_log") == {}
+        wrong |= {good.replace("+", "-").replace("/", "_"), good.rstrip("=")} - {good}
+    assert {"=" in token for token in wrong} == {True, False}
+    for bot.session in wrong:
+        bot.call("/event", event="bot_log")
+        assert bot.status == 401
+
+
+@pytest.mark.spec("0.3.1.4")
+@pytest.mark.parametrize(
+    ("output", "status"), [("+/8=", 200), ("-_8=", 400), ("+/8", 400), ("+/8=\n", 400)]
+)
+def test_output_is_standard_base64_with_padding(parts, bot, output, status):
+    request = submit(parts)
+    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    bot.call("/task_update", task_id=run_id, output=output)
+    assert bot.status == status
+    assert output_of(parts, request) == (b"\xfb\xff" if status == 200 else b"")
 
 
 @pytest.mark.spec("0.3.1.11")

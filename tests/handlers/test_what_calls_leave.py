@@ -242,13 +242,22 @@ def test_no_reply_holds_a_null_or_a_time(parts, bot, monkeypatch):
     bot.update()
     bot.poll(state={"quarantined": "q"})
     bot.poll()
-    _, run_id = running(parts, bot)
+    bot.poll(version="0" * 64)
+    submit(parts)
+    lease = bot.update(nonblocking=False)["lease"]
+    active = {"id": lease["id"], "state": "ACTIVE"}
+    run_id = bot.claim(lease)["task_id"]
+    assert "lease" in bot.update(lease=active)
+    bot.claim({**lease, "id": "another"})
     bot.task_update(run_id, b"x")
     bot.finish(run_id, b"y", 1)
+    bot.task_update(run_id, b"z", 2)
+    assert "lease" not in bot.update(lease=active)
     bot.call("/event", event="bot_log")
     bot.call("/task_error", task_id=run_id)
     bot.update("BOT_TERMINATING")
-    assert len(seen) == 13
+    bot.update()
+    assert len(seen) == 19
     for path, reply in seen:
         for value in everything_in(reply):
             assert value is not None, path
