@@ -32,6 +32,8 @@ _END = struct.Struct("<4s4H2LH")
 _PRIVATE = ".cipdpkg/"
 _ENCRYPTED = 0x1
 _DRIVE = re.compile(r"[A-Za-z]:")
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Others need more memory than their sizes tell."""
 
 
 class BadArchive(Exception):
@@ -124,7 +126,9 @@ def _check_infos(infos: list[zipfile.ZipInfo], packed: int, max_bytes: int) -> N
 
 def _check_info(info: zipfile.ZipInfo) -> None:
     name = info.orig_filename
-    _check_name(name.removesuffix("/") if info.is_dir() else name)
+    _check_name(name.removesuffix("/"))
+    if info.compress_type not in _METHODS:
+        raise BadArchive(f"member {name!r} is neither stored nor deflated")
     if info.flag_bits & _ENCRYPTED:
         raise BadArchive(f"member {name!r} is encrypted")
     kind = stat.S_IFMT(info.external_attr >> 16)

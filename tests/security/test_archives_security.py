@@ -51,6 +51,7 @@ CORPUS = {
     "drive": zipped(MAIN, (entry("C:/x.py"), b"")),
     "drive without a slash": zipped(MAIN, (entry("c:x.py"), b"")),
     "NUL": patched(zipped(MAIN, (entry("okXevil"), b"")), b"okXevil", b"ok\0evil"),
+    "NUL first": patched(zipped(MAIN, (entry("Xevil"), b"")), b"Xevil", b"\0evil"),
     "line end": zipped(MAIN, (entry("a\nb"), b"")),
     "not ASCII": zipped(MAIN, (entry("gr\u00fcn.py"), b"")),
     "right to left": zipped(MAIN, (entry("a\u202eyp.x"), b"")),
@@ -64,6 +65,9 @@ CORPUS = {
     "in the packaging notes": zipped(MAIN, (entry(".cipdpkg/../../x"), b"")),
     "many": zipped(MAIN, *((f"m{n}", b"") for n in range(MAX_MEMBERS))),
     "bomb": zipped(MAIN, ("zeros", BOMB)),
+    "LZMA": zipped(MAIN, compression=zipfile.ZIP_LZMA),
+    "damaged LZMA": zipped(MAIN, compression=zipfile.ZIP_LZMA).replace(b"\x5d\0", b"\xff\xff"),
+    "BZIP2": zipped(MAIN, compression=zipfile.ZIP_BZIP2),
     "larger than all": zipped(MAIN, ("a", BOMB), ("b", BOMB)),
     "encrypted": zipped(MAIN, ("x.py", b"")).replace(
         b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"
