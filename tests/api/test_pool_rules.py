@@ -73,3 +73,26 @@ def test_task_cannot_ask_for_a_dimension_that_its_pool_only_shows(admin, with_po
     )
     assert admin.get("/tasks").json["items"] == []
     assert admin.post("/tasks", {"command": ["x"]}).status_code == 201
+
+
+@pytest.mark.spec("10.1.1.3")
+@pytest.mark.usefixtures("ready_bot")
+def test_task_asks_for_at_most_one_bot_where_a_dimension_names_them(admin, with_pool):
+    def made(*serials):
+        dims = {"pool": ["default"], "serial": serials}
+        return admin.post(
+            "/tasks", {"command": ["x"], "dimensions": dims, "wait_for_capacity": True}
+        )
+
+    assert made("7", "8").status_code == 201
+    with_pool(
+        'rbe_migration { rbe_instance: "projects/p/instances/i" rbe_mode_percent: 100 '
+        'effective_bot_id_dimension: "serial" }'
+    )
+    assert made("7").status_code == 201
+    reply = made("7", "8")
+    assert reply.status_code == 400
+    assert reply.json["detail"] == (
+        '/dimensions: "serial" names the bots of pool "default" '
+        "(effective_bot_id_dimension); give at most one value"
+    )
