@@ -10,10 +10,10 @@ from botapi.auth.botsession import (
     SESSION_LIFE_MS,
     BotConfig,
     DebugInfo,
+    KnownSessions,
     Session,
     encode,
     encode_hidden,
-    known_session,
 )
 from botapi.auth.credentials import (
     CredentialChecker,
@@ -33,7 +33,7 @@ from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.bot import Bot
 from botapi.domain.bot_event import CallInfo
-from botapi.domain.bot_groups import AuthMethod, BotGroup, handshake_config_hash
+from botapi.domain.bot_groups import AuthMethod, BotGroup
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
@@ -147,6 +147,7 @@ class BotServer:
     offers: Offers
     last_seen: LastSeen
     polls: RecentPolls = field(default_factory=RecentPolls)
+    sessions: KnownSessions = field(default_factory=KnownSessions)
 
     def stamp(self, call: Call, event_id: str = "") -> Stamp:
         """Time and event id of a transaction made for this call."""
@@ -161,16 +162,19 @@ class BotServer:
 
     def token(self, session: Session) -> str:
         """The signed form of a session."""
-        secret = self.keys.secret(SESSION)
-        if not self.hides_sessions:
-            return encode(session, secret)
-        nonce = self.rng.randbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES)
-        return encode_hidden(session, secret, nonce)
+        secret, hides = self.keys.secret(SESSION), self.hides_sessions
+        if hides:
+            nonce = self.rng.randbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES)
+            token = encode_hidden(session, secret, nonce)
+        else:
+            token = encode(session, secret)
+        self.sessions.add(token, secret, session, takes_hidden=hides)
+        return token
 
     def session_of(self, token: str) -> Session:
         """The session in a token. Raises BadToken; whether it is expired is not asked."""
         secret = self.keys.secret(SESSION)
-        return known_session(token, secret, takes_hidden=self.hides_sessions)
+        return self.sessions.session(token, secret, takes_hidden=self.hides_sessions)
 
     @property
     def hides_sessions(self) -> bool:
@@ -254,7 +258,7 @@ class BotServer:
     def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
         """Would this bot's next poll be answered `update` or `bot_restart`?"""
         group = snapshot.bots.group_of(bot.bot_id)
-        if handshake_config_hash(group) != session.handshake_config_hash:
+        if group.config_hash != session.handshake_config_hash:
             return True
         expected = self.expected_version(bot.bot_id, group, call)
         return bot.version != expected and not bot.note

@@ -9,8 +9,8 @@ made and taken only where a setting says so (docs/keys.md).
 
 import binascii
 from base64 import b64decode, b64encode
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 
 from botpb import session_pb2
 from google.protobuf.message import DecodeError
@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from botapi.auth.bot_auth import from_bytes, to_message
 from botapi.auth.hmactoken import Secret, seal, tag, unseal, verify
+from botapi.concurrency import native_lock
 from botapi.domain.bot_groups import AuthMethod
 
 PREFIX = b"swarming.Session"
@@ -32,8 +33,8 @@ SESSION_LIFE_MS = 3_600_000
 MAX_SESSION_AGE_MS = 7 * 24 * 3_600_000
 """How long a session may be refreshed before a new handshake is due."""
 
-
-_KNOWN_SESSIONS = 16_384
+MAX_KNOWN_SESSIONS = 16_384
+"""Tokens remembered by a process."""
 
 
 class BadToken(Exception):
@@ -155,13 +156,33 @@ def decode(token: str, secret: Secret, *, takes_hidden: bool = False) -> Session
     return _session(message)
 
 
-@lru_cache(maxsize=_KNOWN_SESSIONS)
-def known_session(token: str, secret: Secret, *, takes_hidden: bool = False) -> Session:
-    """As `decode`, remembering the sessions of good tokens; expiry is asked at each use.
+class KnownSessions:
+    """The sessions of the latest good tokens, so that each is verified once a process.
 
-    What is remembered belongs to exactly these keys: with one key less it is asked anew.
+    Expiry is asked at each use. What is remembered belongs to exactly these keys: with one
+    key less it is asked anew. Any thread may call.
     """
-    return decode(token, secret, takes_hidden=takes_hidden)
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[tuple[str, Secret, bool], Session] = OrderedDict()
+        self._lock = native_lock()
+
+    def session(self, token: str, secret: Secret, *, takes_hidden: bool = False) -> Session:
+        """As `decode`, remembering what it gave."""
+        found = self._sessions.get((token, secret, takes_hidden))
+        if found is None:
+            found = decode(token, secret, takes_hidden=takes_hidden)
+            self.add(token, secret, found, takes_hidden=takes_hidden)
+        return found
+
+    def add(
+        self, token: str, secret: Secret, session: Session, *, takes_hidden: bool = False
+    ) -> None:
+        """Remember a token that was just made; the oldest one is forgotten."""
+        with self._lock:
+            self._sessions[token, secret, takes_hidden] = session
+            if len(self._sessions) > MAX_KNOWN_SESSIONS:
+                self._sessions.popitem(last=False)
 
 
 def _text(envelope: session_pb2.SessionToken) -> str:

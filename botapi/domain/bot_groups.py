@@ -81,6 +81,11 @@ class BotGroup:
     bot_archive: ArchivePolicy = ArchivePolicy.SKEP
     archive_pin: str = ""
     line: int = 0
+    config_hash: bytes = field(init=False, repr=False, compare=False)
+    """Changes when a bot of the group has to restart: see `handshake_config_hash`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config_hash", handshake_config_hash(self))
 
     @property
     def is_default(self) -> bool:
@@ -137,19 +142,6 @@ class BotsConfig:
         return self.default
 
 
-UNASSIGNED = BotGroup(dimensions={"pool": ("unassigned",)})
-"""Bots that no group wants: no auth entry, so every call of theirs is 401 (bot-api 7.4)."""
-
-
-def built_in() -> BotsConfig:
-    """What applies while there is no bots.cfg at all (bot-api 7.4)."""
-    group = BotGroup(
-        auth=(AuthMethod(require_luci_machine_token=True),),
-        dimensions={"pool": ("unassigned",)},
-    )
-    return BotsConfig.of(["pool"], [group])
-
-
 def handshake_config_hash(group: BotGroup) -> bytes:
     """32 bytes that change when a bot of the group has to restart (bot-api 2.4).
 
@@ -164,6 +156,19 @@ def handshake_config_hash(group: BotGroup) -> bytes:
     if group.script_name:
         lines.append(f"config_script_name:{group.script_name}")
     return hashlib.sha256(b"\n".join(sorted(line.encode() for line in lines))).digest()
+
+
+UNASSIGNED = BotGroup(dimensions={"pool": ("unassigned",)})
+"""Bots that no group wants: no auth entry, so every call of theirs is 401 (bot-api 7.4)."""
+
+
+def built_in() -> BotsConfig:
+    """What applies while there is no bots.cfg at all (bot-api 7.4)."""
+    group = BotGroup(
+        auth=(AuthMethod(require_luci_machine_token=True),),
+        dimensions={"pool": ("unassigned",)},
+    )
+    return BotsConfig.of(["pool"], [group])
 
 
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+")

@@ -19,7 +19,6 @@ from botapi.bot_call import (
 from botapi.domain import dimensions
 from botapi.domain.bot import explain_in_state, health_of
 from botapi.domain.bot_event import BotUpdate, EventKind
-from botapi.domain.bot_groups import handshake_config_hash
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id, is_session_id
 from botapi.store import codec
@@ -102,7 +101,7 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
         expiry_ms=call.now_ms + SESSION_LIFE_MS,
         bot_config=server.session_config(group, call, rbe),
         last_seen_config_ms=snapshot.fetched_ms,
-        handshake_config_hash=handshake_config_hash(group),
+        handshake_config_hash=group.config_hash,
         epoch=epoch,
         credential_sha256=identity.credential_sha256,
         started_ms=call.now_ms,

@@ -6,13 +6,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, assert_never
 
-from botapi.auth.botsession import BadToken, Session, is_expired, is_too_old
+from botapi.auth.botsession import (
+    SESSION_LIFE_MS,
+    BadToken,
+    Session,
+    is_expired,
+    is_too_old,
+)
 from botapi.auth.credentials import Identity
 from botapi.bot_call import (
     BotServer,
     Call,
     Reply,
     call_info,
+    debug_info,
     rbe_config,
     rbe_settings,
     read_state,
@@ -29,7 +36,7 @@ from botapi.domain.bot import (
     health_of,
 )
 from botapi.domain.bot_event import BotUpdate, EventKind, apply, new_bot
-from botapi.domain.bot_groups import BotGroup, handshake_config_hash
+from botapi.domain.bot_groups import BotGroup
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id, is_request_uuid
 from botapi.domain.poll import (
@@ -126,7 +133,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
             expected_version=expected,
             may_update=not foreign,
             hash_differs=facts.session is not None
-            and handshake_config_hash(facts.group) != facts.session.handshake_config_hash,
+            and facts.group.config_hash != facts.session.handshake_config_hash,
             health=health,
             rbe_idle=facts.state.get("rbe_idle") is True,
         )
@@ -409,7 +416,9 @@ def _reply(
     if refresh and facts.session is not None:
         body["session"] = server.token(
             replace(
-                server.refreshed(facts.session, call),
+                facts.session,
+                expiry_ms=call.now_ms + SESSION_LIFE_MS,
+                debug_info=debug_info(call),
                 bot_config=server.session_config(
                     facts.group, call, facts.rbe, facts.effective_bot_id
                 ),

@@ -14,13 +14,13 @@ from botapi.auth.botsession import (
     BadToken,
     BotConfig,
     DebugInfo,
+    KnownSessions,
     MissingField,
     Session,
     UnsupportedFormat,
     decode,
     encode,
     encode_hidden,
-    known_session,
 )
 from botapi.auth.hmactoken import Secret, tag
 from botapi.domain.bot_groups import AuthMethod, BotGroup, Oidc, handshake_config_hash
@@ -298,15 +298,30 @@ def test_decode_refuses_a_good_token_of_the_hidden_kind_when_it_is_not_in_use():
 def test_known_session_belongs_to_the_very_keys_it_was_verified_with():
     token = encode(VECTOR_SESSION, Secret(b"old"))
     both = Secret(b"new", (b"old",))
-    assert known_session(token, both) is known_session(token, Secret(b"new", (b"old",)))
+    known = KnownSessions()
+    assert known.session(token, both) is known.session(token, Secret(b"new", (b"old",)))
     with pytest.raises(BadMac):
-        known_session(token, Secret(b"new"))
+        known.session(token, Secret(b"new"))
+    known.add(token, both, VECTOR_SESSION)
+    with pytest.raises(BadMac):
+        known.session(token, Secret(b"new"))
 
 
 def test_known_session_of_the_hidden_kind_is_refused_when_it_is_not_in_use():
-    assert known_session(hidden(), SECRET, takes_hidden=True) == VECTOR_SESSION
+    known = KnownSessions()
+    assert known.session(hidden(), SECRET, takes_hidden=True) == VECTOR_SESSION
     with pytest.raises(UnsupportedFormat):
-        known_session(hidden(), SECRET)
+        known.session(hidden(), SECRET)
+
+
+def test_known_sessions_are_bounded_by_forgetting_the_oldest(monkeypatch):
+    monkeypatch.setattr(botsession, "MAX_KNOWN_SESSIONS", 2)
+    known = KnownSessions()
+    for text in ("a", "b", "c"):
+        known.add(text, SECRET, VECTOR_SESSION)
+    assert known.session("b", SECRET) is known.session("c", SECRET) is VECTOR_SESSION
+    with pytest.raises(BadToken):
+        known.session("a", SECRET)
 
 
 def _signed(body):
