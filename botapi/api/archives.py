@@ -9,7 +9,7 @@ import msgspec
 from botapi import __version__
 from botapi.api.bodies import Body
 from botapi.api.parts import ApiParts, Json
-from botapi.api.queries import refuse
+from botapi.api.queries import reason, refuse
 from botapi.api.views import rfc3339
 from botapi.auth.release_signing import Verified, verify_archive
 from botapi.cfg.archive_builder import members_of_zip
@@ -127,8 +127,8 @@ def upload(
         referenced_ms=now_ms,
     )
     target = f"release {release_id[:12]} {file_name}".rstrip()
-    reason = f"uploaded, {release.label}"
-    author = Author(actor, "archive.upload", target, reason, now_ms, parts.new_id())
+    why = f"uploaded, {release.label}"
+    author = Author(actor, "archive.upload", target, why, now_ms, parts.new_id())
     kept = upload_archive(parts.store, release, packed, author)
     return _view(parts, parts.archives.deployed(), kept)
 
@@ -170,7 +170,7 @@ def start(parts: ApiParts, actor: str, body: StartBody) -> Json:
             actor,
             "rollout.start",
             f"release {release.release_id[:12]}",
-            body.reason,
+            reason(body.reason),
             now_ms,
             parts.new_id(),
         ),
@@ -180,7 +180,7 @@ def start(parts: ApiParts, actor: str, body: StartBody) -> Json:
 def halt(parts: ApiParts, actor: str, body: ReasonBody) -> Json:
     """Stop before the next ring."""
     author = _author(parts, actor, "rollout.halt", body.reason)
-    return _changed(parts, lambda deployed: rules.halt(deployed, body.reason), author)
+    return _changed(parts, lambda deployed: rules.halt(deployed, author.reason), author)
 
 
 def resume(parts: ApiParts, actor: str, body: ReasonBody) -> Json:
@@ -192,9 +192,9 @@ def resume(parts: ApiParts, actor: str, body: ReasonBody) -> Json:
 def roll_back(parts: ApiParts, actor: str, body: ReasonBody) -> Json:
     """Take the new release back at once, whether it is on its way or stable already."""
     _check_not_fixed(parts)
-    reason = body.reason or f"{actor} rolled it back"
     author = _author(parts, actor, "rollout.rollback", body.reason)
-    return _changed(parts, lambda d: rules.roll_back(d, reason, author.at_ms), author)
+    why = author.reason or f"{actor} rolled it back"
+    return _changed(parts, lambda d: rules.roll_back(d, why, author.at_ms), author)
 
 
 def canary(parts: ApiParts, actor: str, body: CanaryBody) -> Json:
@@ -212,8 +212,8 @@ def _changed(parts: ApiParts, change: Callable[[Deployed], Deployed], author: Au
     return status(parts)
 
 
-def _author(parts: ApiParts, actor: str, verb: str, reason: str) -> Author:
-    return Author(actor, verb, "bot archives", reason, parts.clock.now_ms(), parts.new_id())
+def _author(parts: ApiParts, actor: str, verb: str, why: str) -> Author:
+    return Author(actor, verb, "bot archives", reason(why), parts.clock.now_ms(), parts.new_id())
 
 
 def _check_not_fixed(parts: ApiParts) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from botapi.api.bodies import Body
 from botapi.api.config import head_view, revision_body
 from botapi.api.parts import ApiParts, Json
-from botapi.api.queries import refuse
+from botapi.api.queries import reason, refuse
 from botapi.cfg import bots_cfg as bots_file
 from botapi.cfg import pools_cfg, provider, settings_cfg
 from botapi.cfg.bundle import SCRIPTS, Meaning, Source, load, read
@@ -29,7 +29,6 @@ from botapi.transactions.push_config import Outdated, Pushed, push_config
 from botapi.wire_json import dumps
 
 FILES = (bots_file.FILE_NAME, pools_cfg.FILE_NAME, settings_cfg.FILE_NAME)
-MAX_REASON_CHARS = 1_000
 MAX_LISTED = 10_000
 """Most bots, and most tasks, that one preview names; the numbers of bots are always whole."""
 
@@ -255,11 +254,10 @@ def _outdated(rev: int) -> ConfigRefusal:
 
 
 def _reason(text: str) -> str:
-    if not text.strip():
+    said = reason(text)
+    if not said:
         raise refuse("/reason", "is empty; say why, it is kept with the revision")
-    if len(text) > MAX_REASON_CHARS:
-        raise refuse("/reason", f"over {MAX_REASON_CHARS} characters")
-    return text.strip()
+    return said
 
 
 def _warnings(meaning: Meaning) -> list[str]:

@@ -4,14 +4,13 @@ import msgspec
 
 from botapi.api.bodies import Body
 from botapi.api.parts import ApiParts, Json
-from botapi.api.queries import refuse
+from botapi.api.queries import reason
 from botapi.api.views import rfc3339
 from botapi.auth.keys import OIDC, SESSION, SIGNING
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.key_rotation import Key, KeySet, KeyState, active_of, changes_ms
 from botapi.transactions.rotate_keys import ROTATING, begin_rotation, revoke_key
 
-MAX_REASON = 1_000
 NO_MORE = {
     SESSION: "every bot whose session it signed is refused once and opens a new session; "
     "one with a task may lose it",
@@ -54,8 +53,7 @@ def rotate(parts: ApiParts, purpose: str, actor: str) -> Json:
 
 def revoke(parts: ApiParts, purpose: str, actor: str, body: RevokeBody) -> Json:
     """End a key at once, and say what that stops. Raises Refusal NOT_FOUND."""
-    if len(body.reason) > MAX_REASON:
-        raise refuse("/reason", f"has {len(body.reason)} characters, at most {MAX_REASON}")
+    why = reason(body.reason)
     before = _check(parts, purpose)
     stops = [_stops(purpose, key) for key in before if key.key_id == body.key_id]
     after = revoke_key(
@@ -64,7 +62,7 @@ def revoke(parts: ApiParts, purpose: str, actor: str, body: RevokeBody) -> Json:
         body.key_id,
         parts.keys.new_key(purpose),
         actor=actor,
-        reason=" ".join(body.reason.split()),
+        reason=why,
         entry_id=parts.new_id(),
         now_ms=parts.clock.now_ms(),
     )

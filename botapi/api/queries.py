@@ -10,6 +10,7 @@ from botapi.domain.errors import Code, Refusal, one_line
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
 MAX_WAIT_S = 20.0
+MAX_REASON = 1_000
 MAX_ALTERNATIVES = 25
 """Most values of one filter, within what every store can answer."""
 
@@ -20,6 +21,13 @@ _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 def refuse(place: str, problem: str) -> Refusal:
     """A refusal in the one form: where, what, and what to do."""
     return Refusal(Code.INVALID_ARGUMENT, one_line(f"{place}: {problem}"))
+
+
+def reason(text: str) -> str:
+    """Why somebody wants a change, in one line. Raises Refusal for more than anybody reads."""
+    if len(text) > MAX_REASON:
+        raise refuse("/reason", f"has {len(text)} characters, at most {MAX_REASON}")
+    return " ".join(text.split())
 
 
 def check_names(query: Query, known: Collection[str]) -> None:

@@ -24,7 +24,6 @@ from botapi.transactions.cancel_task import Actor, cancel_task
 from botapi.transactions.create_task import Also, Created, TaskIdTaken, create_task, created_before
 
 MAX_COLLECTED = 1_000
-MAX_REASON = 1_000
 MAX_DRAWS = 50
 """Ids drawn before giving up: 65,536 are there for each millisecond."""
 
@@ -276,9 +275,7 @@ class _Gathering:
 
 def cancel(parts: ApiParts, task_id: str, actor: str, body: CancelBody) -> Json:
     """End a pending task; with `kill_running` also a running one."""
-    if len(body.reason) > MAX_REASON:
-        raise refuse("/reason", f"has {len(body.reason)} characters, at most {MAX_REASON}")
-    asking = Actor(actor, " ".join(body.reason.split()), parts.new_id())
+    asking = Actor(actor, queries.reason(body.reason), parts.new_id())
     done = cancel_task(
         parts.store,
         canonical(task_id),

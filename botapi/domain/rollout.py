@@ -243,6 +243,7 @@ def start(deployed: Deployed, asked: Start, *, actor: str, now_ms: int) -> Deplo
             f"a rollout of {rollout.candidate[:12]} is {rollout.stage}; "
             "wait for its end or roll it back"
         )
+    _check_kept(deployed, asked.candidate)
     if asked.candidate == deployed.stable:
         raise _refused(f"{asked.candidate[:12]} is stable already")
     problem = "" if asked.allow_downgrade else downgrade_problem(deployed, asked.candidate)
@@ -326,9 +327,13 @@ def advance(deployed: Deployed, now_ms: int) -> Deployed:
 
 
 def with_canary(deployed: Deployed, release_id: str, percent: int) -> Deployed:
-    """Give this release to a part of the fleet; 0 percent or no release ends that."""
+    """Give this release to a part of the fleet; 0 percent or no release ends that.
+
+    Raises Refusal.
+    """
     if not release_id or not percent:
         return replace(deployed, canary="", canary_percent=0)
+    _check_kept(deployed, release_id)
     return replace(deployed, canary=release_id, canary_percent=percent)
 
 
@@ -402,6 +407,14 @@ def _reject(deployed: Deployed, release_id: str) -> Deployed:
     canary = "" if deployed.canary == release_id else deployed.canary
     percent = deployed.canary_percent if canary else 0
     return replace(deployed, rejected=rejected, canary=canary, canary_percent=percent)
+
+
+def _check_kept(deployed: Deployed, release_id: str) -> None:
+    """No bot is sent for what was deleted a moment ago."""
+    if deployed.get(release_id) is None:
+        raise Refusal(
+            Code.NOT_FOUND, f"the release {release_id[:12]} is not kept any more; upload it again"
+        )
 
 
 def _open(deployed: Deployed, stage: Stage) -> Rollout:

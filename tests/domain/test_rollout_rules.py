@@ -237,6 +237,18 @@ def test_rejected_releases_are_bounded_and_start_again_when_a_person_says_so():
 
 
 @pytest.mark.parametrize(
+    "act",
+    [
+        lambda state: start(state, Start("gone", RULE), actor="alice", now_ms=1),
+        lambda state: with_canary(state, "gone", 5),
+    ],
+)
+def test_release_that_was_deleted_meanwhile_is_given_to_nobody(act):
+    with pytest.raises(Refusal, match="the release gone is not kept any more"):
+        act(deployed("old"))
+
+
+@pytest.mark.parametrize(
     ("state", "said"),
     [
         (rolling(), "a rollout of new is running"),
@@ -307,6 +319,10 @@ def test_own_builds_are_kept_for_a_day_after_they_were_run_and_the_newest_only()
     just_late = KEEP_UNREFERENCED_MS + 1
     gone = {r.release_id for r in unwanted(state, (), just_late)}
     assert gone == {r.release_id for r in builds} - {"r05"}
+    assert KEEP_UNREFERENCED_MS == 24 * 3600 * 1000
+    for late, is_gone in [(0, False), (1, True)]:
+        gone = {r.release_id for r in unwanted(state, (), 5_000 + KEEP_UNREFERENCED_MS + late)}
+        assert ("r05" in gone) is is_gone
 
 
 def test_newest_uploads_are_kept_however_old():
