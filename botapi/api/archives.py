@@ -1,7 +1,7 @@
 """Bot archives and their rollouts: upload, look, start, halt, go on, roll back."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from botapi.api.bodies import Body
 from botapi.api.parts import ApiParts, Json
 from botapi.api.queries import reason, refuse
 from botapi.api.views import rfc3339
-from botapi.auth.release_signing import Verified, verify_archive
+from botapi.auth.release_signing import Verified, verify_archive, without_unproved
 from botapi.cfg.archive_builder import members_of_zip
 from botapi.cfg.bot_archive import BadArchive, content_digest, pack
 from botapi.cfg.releases import CHUNK_BYTES, read_release
@@ -94,9 +94,10 @@ def upload(
         raise refuse("?file_name", f"not up to {MAX_FILE_NAME} characters that can be printed")
     trust = parts.archives.trust()
 
-    def check() -> tuple[dict[str, bytes], Verified | None, str, bytes]:
-        members = members_of_zip(content)
-        verified = verify_archive(members, trust)
+    def check() -> tuple[Mapping[str, bytes], Verified | None, str, bytes]:
+        found = members_of_zip(content)
+        verified = verify_archive(found, trust)
+        members = without_unproved(found, verified)
         return members, verified, content_digest(members), pack(members).content
 
     try:

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from botapi.domain.manifest import (
+    GENERATED,
     MANIFEST,
     SIGNATURE,
     BadManifest,
@@ -93,6 +94,18 @@ def verify_archive(content: Mapping[str, bytes], trust: Trust) -> Verified | Non
     manifest = read_manifest(raw)
     check_members(manifest, content)
     return Verified(manifest, signature.kind, signature.key_id)
+
+
+def without_unproved(
+    content: Mapping[str, bytes], verified: Verified | None
+) -> Mapping[str, bytes]:
+    """The members of an archive from elsewhere; of a signed one only what the signature covers.
+
+    Else anybody could add hooks, which are code, to a signed archive. The server adds its own.
+    """
+    if verified is None:
+        return content
+    return {name: body for name, body in content.items() if name not in GENERATED}
 
 
 def _check_signature(public: bytes, signature: Signature, raw: bytes) -> None:

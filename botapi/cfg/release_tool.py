@@ -22,6 +22,7 @@ from botapi.cfg.archive_builder import SourceReader, members_of_zip
 from botapi.cfg.bot_archive import BadArchive, content_digest, pack
 from botapi.clock import SystemClock
 from botapi.domain.manifest import (
+    GENERATED,
     MANIFEST,
     MAX_RELEASE_NUMBER,
     SIGNATURE,
@@ -95,9 +96,10 @@ def _read_key(file: Path) -> Ed25519PrivateKey:
 
 
 def _members(source: Path) -> dict[str, bytes]:
-    """The members to sign; a signature that is there already is replaced."""
+    """The members to sign, without those that no signature covers."""
     if source.is_file():
         found = members_of_zip(source.read_bytes())
     else:
         found = dict(SourceReader(source, source / "no-hooks", SystemClock()).current().members)
-    return {name: body for name, body in found.items() if name not in {MANIFEST, SIGNATURE}}
+    unsigned = {MANIFEST, SIGNATURE, *GENERATED}
+    return {name: body for name, body in found.items() if name not in unsigned}

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from botapi.auth.release_signing import Trust, Verified, verify_archive
+from botapi.auth.release_signing import Trust, Verified, verify_archive, without_unproved
 from botapi.cfg.archive_builder import SourceReader, Sources
 from botapi.cfg.bot_archive import (
     CONFIG_JSON,
@@ -377,11 +377,11 @@ class Releases:
             self._is_stale = True
 
     def _build_of(self, sources: Sources) -> Build:
-        members = sources.members
-        verified = verify_archive(members, self.trust())
+        verified = verify_archive(sources.members, self.trust())
+        members = without_unproved(sources.members, verified)
         size = sum(map(len, members.values()))
         packed = pack(members).content
-        return Build(sources.digest, packed, size, members_of(members), verified)
+        return Build(content_digest(members), packed, size, members_of(members), verified)
 
     # Archives.
 

@@ -7,6 +7,7 @@ import pytest
 
 from botapi.api.archives import MAX_UPLOAD_BYTES
 from botapi.cfg.bot_archive import content_digest
+from botapi.cfg.releases import read_release
 from botapi.transactions.change_deployment import Author, change_deployment
 from botapi.transactions.push_config import push_config
 from tests.factories import LOOPBACK_CFG, bots_cfg
@@ -91,6 +92,18 @@ def test_signed_release_is_known_by_its_key(admin, parts):
     shown = upload(admin, signed(7)).json
     assert (shown["label"], shown["number"], shown["key_id"]) == ("release", 7, "main")
     assert shown["min_server"] == "0.1"
+
+
+@pytest.mark.control("archive.manifest")
+def test_hooks_that_somebody_added_to_a_signed_archive_are_left_out(admin, parts):
+    push(parts, release_key())
+    clean = upload(admin, signed(7)).json
+    added = upload(admin, signed(7, **{"config/bot_config.py": b"evil()\n"})).json
+    assert (added["label"], added["release_id"]) == ("release", clean["release_id"])
+    names = [m["name"] for m in admin.get(f"/archives/{clean['release_id']}").json["members"]]
+    assert names == ["__main__.py", "bot_code/x.py"]
+    kept = read_release(parts.store, parts.concurrency, clean["release_id"])
+    assert set(kept) == set(signed(7))
 
 
 def test_archive_that_this_server_signed_itself_comes_back_as_development(admin, parts):
