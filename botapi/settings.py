@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 PREFIX = "SKEP_"
 FILE_SUFFIX = "_FILE"
 FORMATS = ("table", "json", "jsonl", "id")
+MAX_HOLD_S = 50.0
+"""Longest hold of a lease call that may be set: a bot reads for 60 s (bot-api 1.11)."""
 
 T = TypeVar("T")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -200,10 +202,10 @@ class Settings:
         _seconds(1, 86400), "300", "a bot without a good answer for so long stops its task"
     )
     hold_min_s: float = _server(
-        _seconds(0, 300), "40", "shortest time a lease call is held while there is no work"
+        _seconds(0, MAX_HOLD_S), "40", "shortest time a lease call is held while there is no work"
     )
     hold_max_s: float = _server(
-        _seconds(0, 300), "45", "longest time a lease call is held while there is no work"
+        _seconds(0, MAX_HOLD_S), "45", "longest time a lease call is held while there is no work"
     )
     bot_death_s: float = _server(
         _seconds(1, 604800), "600", "silence, of which the server was up, that makes a bot dead"

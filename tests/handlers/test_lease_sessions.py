@@ -7,6 +7,7 @@ import pytest
 
 from botapi.bot_call import FRESH_MS
 from botapi.handlers.rbe_session import LEASE_IDLE_MS
+from botapi.settings import Settings, SettingsError, load
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from tests.handlers.configs import SERIAL, configure, group
@@ -164,10 +165,11 @@ def test_update_is_held_when_the_bot_is_free_and_not_otherwise(parts, bot, held,
 
 @pytest.mark.spec("13.1.16", "3.5.1.15")
 def test_calls_are_held_for_less_than_a_bot_reads():
-    from botapi.settings import Settings
-
     defaults = Settings()
     assert (defaults.hold_min_s, defaults.hold_max_s) == (40.0, 45.0)
+    assert load({"SKEP_HOLD_MAX_S": "50"}).hold_max_s == 50
+    with pytest.raises(SettingsError, match="from 0 s to 50 s"):
+        load({"SKEP_HOLD_MAX_S": "50.1"})
 
 
 @pytest.mark.spec("1.11.2.3")

@@ -141,7 +141,17 @@ def test_claimed_slice_never_expires(store, clock, sweeps):
     assert task_of(store, request).state == "RUNNING"
 
 
-@pytest.mark.spec("5.6.2.1", "5.6.2.3", "9.6.1.1", "13.1.21", "5.6.1.2", "9.2.1.17", "D.1.7")
+@pytest.mark.spec("5.6.2.1", "13.1.21")
+@pytest.mark.parametrize(("late_s", "found"), [(0, 0), (0.001, 1)])
+def test_bot_is_dead_when_it_was_silent_for_longer_than_the_limit(
+    store, clock, sweeps, late_s, found
+):
+    run(store, clock)
+    clock.advance(DEAD_S + late_s)
+    assert sweeps.round()["bots"] == found
+
+
+@pytest.mark.spec("5.6.2.1", "5.6.2.3", "9.6.1.1", "5.6.1.2", "9.2.1.17", "D.1.7")
 def test_silent_bot_is_dead_and_its_run_with_it(store, clock, sweeps):
     request = run(store, clock)
     clock.advance(DEAD_S)
@@ -362,7 +372,10 @@ def test_old_tasks_and_their_output_go_and_running_ones_stay(store, clock, sweep
 def test_old_events_go(store, clock, sweeps):
     connect(store, "vm1", clock.now_ms())
     assert len(keys(store, codec.EVENT)) == 1
-    clock.advance(KEEP_MS / 1000)
+    clock.advance(KEEP_MS / 1000 - 60.001)
+    sweeps.last_seen.touch("vm1", clock.now_ms())
+    assert sweeps.round()["expired"] == 0
+    clock.advance(60.001)
     sweeps.last_seen.touch("vm1", clock.now_ms())
     assert sweeps.round()["expired"] == 1
     assert keys(store, codec.EVENT) == []
