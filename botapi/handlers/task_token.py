@@ -138,10 +138,12 @@ def _who(server: BotServer, call: BotCall, request: TokenRequest) -> _Asker:
         raise _bad(f'task_id: not a task id: "{(request.task_id or "")[:40]}"') from None
     if request.task_id != current:
         raise _bad(f"task_id: this bot does not run {request.task_id}")
-    (doc,) = server.store.get(codec.REQ, key)
-    if doc is None:
+    req, task = (*server.store.get(codec.REQ, key), *server.store.get(codec.TASK, key))
+    if req is None or task is None:
         raise _bad(f"task_id: there is no task {request.task_id}")
-    return _task(server, call, codec.read_request(doc))
+    if codec.read_task(task).is_final:  # a dead bot goes on naming its task (bot-api 5.6)
+        raise _bad(f"task_id: {request.task_id} has ended")
+    return _task(server, call, codec.read_request(req))
 
 
 def _system(call: BotCall) -> _Asker:

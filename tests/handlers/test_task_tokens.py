@@ -15,7 +15,9 @@ from botapi.clock import SystemClock, SystemRng
 from botapi.handlers.task_token import MAX_AUDIENCE_CHARS, MAX_SCOPE_CHARS, MAX_SCOPES
 from botapi.store import codec
 from botapi.store.protocol import Outage
+from botapi.transactions.bot_missing import bot_missing
 from botapi.transactions.push_config import push_config
+from botapi.transactions.update_bot import Stamp
 from tests.factories import LOOPBACK_CFG, make_request
 from tests.fakes.person import Person, new_key
 from tests.fakes.sts_stub import sts_stub
@@ -169,6 +171,18 @@ def test_task_id_must_be_the_run_of_this_bot(parts, bot, make_bot, running, path
     bot.finish(running)
     ask(bot, path, task_id=running)
     is_refused(bot, 400, f"this bot does not run {running}")
+
+
+@pytest.mark.control("bots.own-run-only")
+@pytest.mark.parametrize("path", PATHS)
+def test_bot_that_was_given_up_gets_no_token_for_the_task_it_died_on(
+    parts, bot, running, path, clock
+):
+    parts.last_seen.flush(everything=True)
+    seen = parts.last_seen.get(bot.bot_id)[bot.bot_id]
+    assert bot_missing(parts.store, seen, Stamp(clock.now_ms(), "missing", 10**12))
+    ask(bot, path, task_id=running)
+    is_refused(bot, 400, f"{running} has ended")
 
 
 @pytest.mark.spec("1.9.3.3")
