@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from botapi.domain.names import host_id
 
 MAX_EXPANDED_IDS = 100_000
 """Most ids that one `bot_id` expression may stand for."""
+_KNOWN_SCRIPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,12 @@ class BotsConfig:
         return self.default
 
 
+@lru_cache(maxsize=_KNOWN_SCRIPTS)
+def _digest_of_script(script: bytes) -> str:
+    """Asked several times a call, for texts that may be long."""
+    return hashlib.sha256(script).hexdigest()
+
+
 def handshake_config_hash(group: BotGroup) -> bytes:
     """32 bytes that change when a bot of the group has to restart (bot-api 2.4).
 
@@ -152,7 +160,7 @@ def handshake_config_hash(group: BotGroup) -> bytes:
         f"dimension:{key}:{value}" for key, values in group.dimensions.items() for value in values
     ]
     if group.script:
-        lines.append(f"config_script_sha256:{hashlib.sha256(group.script).hexdigest()}")
+        lines.append(f"config_script_sha256:{_digest_of_script(group.script)}")
     if group.script_name:
         lines.append(f"config_script_name:{group.script_name}")
     return hashlib.sha256(b"\n".join(sorted(line.encode() for line in lines))).digest()
