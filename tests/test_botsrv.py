@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 from botpb import session_pb2
-from msgspec.inspect import type_info
+from msgspec.inspect import AnyType, type_info
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from botapi.auth.botsession import PREFIX, encode
@@ -159,9 +159,13 @@ def test_wrong_type_is_refused_with_its_place(parts, client, path, body, place):
 
 
 @pytest.mark.spec("0.3.1.5", "0.3.1.8")
-def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(client):
-    body = {"dimensions": {"id": ["vm1"]}, "state": None, "version": None, "zzz": 1}
-    assert post(client, BOT_PATH + "/handshake", body).status_code == 200
+@pytest.mark.parametrize("path", ["/handshake", "/poll"])
+def test_null_is_the_same_as_absent_and_unknown_keys_are_ignored(parts, client, bot, path):
+    body = {"dimensions": bot.dims, "session": bot.session, "version": bot.version}
+    nothing = {"state": None, "session_id": None, "request_uuid": None, "zzz": 1}
+    assert post(client, BOT_PATH + path, body | nothing).status_code == 200
+    (doc,) = parts.store.get(codec.BOT, join_key("vm1"))
+    assert codec.read_bot(doc).quarantined == "", "a state of null is an empty one"
 
 
 @pytest.mark.spec("0.3.1.5")
@@ -708,11 +712,29 @@ def test_other_headers_of_a_bot_decide_nothing(parts, client, bot):
     assert parts.store.get(codec.BOT, join_key("other")) == [None]
 
 
+def fields_of(path):
+    """The keys of a call with their types; those that take anything are left out."""
+    (route,) = [r for r in (*WITHOUT_SESSION, *WITH_SESSION) if BOT_PATH + r.path == path]
+    fields = type_info(type(route.decode(b"{}"))).fields
+    return {field.name: field.type for field in fields if not isinstance(field.type, AnyType)}
+
+
+@pytest.mark.spec("0.3.1.7")
+@pytest.mark.parametrize("path", PATHS)
+def test_every_key_has_its_type(parts, client, bot, path):
+    for name in fields_of(path):
+        wrong = {"x": 5} if name not in {"dimensions", "skep", "lease", "client_error"} else "x"
+        wrong = 5 if name.endswith(("_stats", "_pins", "_root", "_properties")) else wrong
+        with nothing_changes(parts.store):
+            response = post(client, path, {"session": bot.session, name: wrong})
+        assert response.status_code == 400, name
+        assert f"$.{name}" in response.text
+
+
 @pytest.mark.spec("0.3.1.8", "0.3.1.7")
 @pytest.mark.parametrize("path", PATHS)
 def test_every_key_may_be_null_and_the_body_may_not(parts, client, bot, path):
-    (route,) = [r for r in (*WITHOUT_SESSION, *WITH_SESSION) if BOT_PATH + r.path == path]
-    names = [key.name for key in type_info(type(route.decode(b"{}"))).fields]
+    names = fields_of(path)
     session = {"session": bot.session} if "session" in names else {}
     absent = post(client, path, session)
     null = post(client, path, dict.fromkeys(names) | session)

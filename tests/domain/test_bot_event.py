@@ -73,6 +73,7 @@ def test_table_has_a_row_for_every_kind():
 @pytest.mark.spec("9.2.1.1", "9.2.1.2", "9.2.1.3", "9.2.1.4", "9.2.1.5", "9.2.1.6")
 @pytest.mark.spec("9.2.1.7", "9.2.1.8", "9.2.1.9", "9.2.1.10", "9.2.1.11", "9.2.1.12")
 @pytest.mark.spec("9.2.1.13", "9.2.1.14", "9.2.1.15", "9.2.1.16", "9.2.1.17", "9.2.1.18")
+@pytest.mark.spec("3.6.p1", "9.3.p8")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("was_dead", [False, True])
 @pytest.mark.parametrize("was_idle", [0, 77])
@@ -91,7 +92,7 @@ def test_event_changes_the_bot_as_its_row_says(row, was_dead, was_idle):
     assert (kind in FROM_BOTS) == (source == "bot")
 
 
-@pytest.mark.spec("9.1.1.10")
+@pytest.mark.spec("9.1.1.10", "9.3.p9")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 @pytest.mark.parametrize("health", [Health("bad"), Health("", "disk")])
 def test_unhealthy_bot_is_never_idle_unless_it_stopped(row, health):
@@ -100,7 +101,7 @@ def test_unhealthy_bot_is_never_idle_unless_it_stopped(row, health):
     assert change.bot.idle_since_ms == (77 if is_idle else 0)
 
 
-@pytest.mark.spec("9.3.p1")
+@pytest.mark.spec("9.3.p10")
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_event_is_kept_unless_it_is_frequent_and_changes_nothing(row):
     kind, _, _, _, idle, frequent, _ = row
@@ -144,7 +145,7 @@ def test_same_run_set_again_is_not_abandoned():
     assert happen(make_bot(), "request_task", task_id=OLD).abandoned == ""
 
 
-@pytest.mark.spec("9.1.1.16")
+@pytest.mark.spec("9.1.1.16", "9.3.p9")
 def test_termination_id_is_set_by_the_shutdown_after_a_termination_task():
     done = happen(make_bot(task_flags=1), "task_completed").bot
     off = happen(done, "bot_shutdown").bot
@@ -161,7 +162,7 @@ def test_last_finished_task_is_forgotten_when_the_bot_connects():
     assert (back.last_finished_task, back.last_finished_flags) == ("", 0)
 
 
-@pytest.mark.spec("9.1.1.17", "9.3.p1")
+@pytest.mark.spec("9.1.1.17", "9.3.p6")
 def test_update_is_a_repeat_when_its_key_is_that_of_the_last_event():
     first = happen(make_bot(), "bot_log", dedup_key="k")
     again = happen(first.bot, "bot_log", dedup_key="k", message="other")
@@ -179,7 +180,7 @@ def test_update_without_a_key_is_a_repeat_only_of_its_own_event():
     assert not other.is_repeat
 
 
-@pytest.mark.spec("9.1.1.3", "9.1.1.4", "9.1.1.5", "9.1.1.11", "9.3.p1")
+@pytest.mark.spec("9.1.1.3", "9.1.1.4", "9.1.1.5", "9.1.1.11", "9.3.p7")
 def test_update_says_who_called_and_keeps_what_it_does_not_say():
     bot = make_bot(version="v1", owners=("a",), quarantined="q")
     call = CallInfo("s2", "1.2.3.4", "bot:vm1")
@@ -198,7 +199,7 @@ def test_update_says_who_called_and_keeps_what_it_does_not_say():
     assert (after.version, after.owners, after.quarantined) == ("v2", ("b",), "")
 
 
-@pytest.mark.spec("9.2.p1", "9.3.p1")
+@pytest.mark.spec("9.2.p1")
 @pytest.mark.parametrize(
     ("health", "message", "shown"),
     [
@@ -213,7 +214,7 @@ def test_message_is_the_callers_then_maintenance_then_quarantine(health, message
     assert event.message == shown
 
 
-@pytest.mark.spec("9.1.1.12", "9.3.p1")
+@pytest.mark.spec("9.1.1.12", "9.3.p5")
 def test_new_bot_is_alive_healthy_and_not_idle_before_it_says_so():
     bot = new_bot("vm1", ("id:vm1",), NOW)
     assert (bot.first_seen_ms, bot.composite) == (NOW, (512, 128, 8, 1))

@@ -141,7 +141,7 @@ def test_poll_stores_the_dimensions_under_the_word_of_the_group(parts, bot):
     assert stored_bot(parts).dimensions == ("id:vm1", "os:a", "os:b", "pool:default")
 
 
-@pytest.mark.spec("3.1.1.7")
+@pytest.mark.spec("3.1.1.7", "D.1.3")
 def test_trusted_dimension_that_the_group_does_not_set_is_dropped_and_logged_once(
     parts, bot, caplog
 ):
@@ -183,6 +183,7 @@ def test_pool_names_the_instance_in_reply_and_session(parts, bot):
     assert session_of(parts, bot).bot_config.rbe_instance == "projects/p/instances/one"
 
 
+@pytest.mark.spec("9.1.1.18")
 @pytest.mark.spec("3.1.1.11", "2.1.3.7", "2.1.3.8", "2.6.1.2", "6.2.1.9")
 def test_effective_id_is_computed_at_the_poll_and_kept_when_it_cannot_be(parts, bot):
     configure(parts, pools=SERIAL)
@@ -206,6 +207,7 @@ def test_effective_id_is_computed_at_the_poll_and_kept_when_it_cannot_be(parts, 
     assert stored_bot(parts).rbe_effective_bot_id == ""
 
 
+@pytest.mark.spec("13.1.2")
 @pytest.mark.spec("2.6.1.2", "2.1.2.1", "2.1.2.2", "2.1.2.3", "2.1.2.4", "2.1.3.1", "3.2.1.4")
 def test_poll_refreshes_the_session_and_keeps_who_it_is(parts, clock, bot):
     before = session_of(parts, bot)
@@ -321,7 +323,7 @@ def test_sick_bot_is_not_idle(parts, bot, state):
     assert stored_bot(parts).composite[3] == 1
 
 
-@pytest.mark.spec("6.2.1.10")
+@pytest.mark.spec("6.2.1.10", "9.3.p12", "D.1.9")
 def test_bot_that_an_admin_quarantined_sleeps_whatever_it_says(parts, bot):
     change(parts, admin_quarantine="bad disk")
     assert bot.poll()["cmd"] == "sleep"
@@ -376,6 +378,25 @@ def test_any_reply_to_a_poll_abandons_the_run(parts, bot, body):
     assert stored_bot(parts).task_id == ""
 
 
+@pytest.mark.spec("3.6.p1")
+def test_poll_that_restarts_the_bot_abandons_the_run(parts, bot):
+    request, _ = run_a_task(parts, bot)
+    configure(parts, bots=group('dimensions: "zone:eu"'))
+    assert bot.poll()["cmd"] == "bot_restart"
+    assert stored_task(parts, request).state == "BOT_DIED"
+    assert stored_bot(parts).task_id == ""
+
+
+@pytest.mark.spec("3.6.p1", "5.5.1.3")
+def test_run_that_is_being_killed_and_then_abandoned_was_killed(parts, bot):
+    request, _ = run_a_task(parts, bot)
+    (doc,) = parts.store.get(codec.TASK, codec.task_key(request.task_id))
+    killed = codec.task_doc(replace(codec.read_task(doc), killing=True), doc)
+    parts.store.transact(lambda txn: txn.put(codec.TASK, killed), label="test")
+    bot.poll()
+    assert stored_task(parts, request).state == "KILLED"
+
+
 @pytest.mark.spec("1.1.3.2", "1.1.2.2", "1.4.1.5")
 @pytest.mark.parametrize("ours", [True, False])
 def test_poll_repeated_is_answered_alike_and_counts_for_nothing(parts, clock, make_bot, ours):
@@ -391,7 +412,7 @@ def test_poll_repeated_is_answered_alike_and_counts_for_nothing(parts, clock, ma
     assert live(parts).seen_ms == clock.now_ms()
 
 
-@pytest.mark.spec("1.1.3.2", "13.1.14")
+@pytest.mark.spec("1.1.3.2")
 def test_poll_is_known_again_among_the_last_sixteen(parts, clock, make_bot):
     bot = make_bot(ours=False).start()
     for number in range(16):
@@ -416,7 +437,7 @@ def test_older_session_that_polls_does_not_keep_the_bot_alive(parts, clock, make
     assert live(parts).seen_ms == seen_ms
 
 
-@pytest.mark.spec("3.4.1.1", "3.3.1.1", "13.1.13")
+@pytest.mark.spec("3.4.1.1", "3.3.1.1", "13.1.13", "D.1.11")
 def test_emergency_stop_lets_every_bot_sleep_whoever_it_is(parts, clock, bot, make_bot):
     configure(parts, settings=ASLEEP + "max_bot_sleep_time: 40\n")
     stranger = make_bot("other")
