@@ -518,7 +518,7 @@ def test_call_is_tried_again_with_the_pauses_of_the_schedule(server, wire, clock
     assert clock.slept == [1.5**n for n in (-1, 0, 1, 2)]
 
 
-@pytest.mark.spec("0.5.2.8")
+@pytest.mark.spec("0.5.2.8", "13.1.56")
 def test_call_fails_after_thirty_attempts_or_240_s(server, wire, clock):
     server.on("task_update", Raw(500))
     with pytest.raises(NoAnswer, match="500"):
@@ -579,7 +579,7 @@ def test_error_of_a_token_call_is_fatal_for_whoever_asked(server, wire, status):
     assert len(server.calls) == 1
 
 
-@pytest.mark.spec("A.3.p1")
+@pytest.mark.spec("A.3.p1", "13.1.58")
 def test_back_off_grows_from_nothing_to_five_minutes(clock):
     assert [back_off_s(clock, n, 2.0) for n in (1, 2, 3)] == [0.0, 1.6, 3.2]
     assert back_off_s(clock, 50, 1.4) == 300.0

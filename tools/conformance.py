@@ -3,7 +3,8 @@
 A row's id is section.table.row, counted from 1; `p` stands for a paragraph. The rows stand in
 `tests/conformance/rows.json`, made from the page by `python -m tools.conformance rows PAGE`. A
 test names the rows it holds with `@pytest.mark.spec("0.4.1.5", ...)`. Rows that no test can
-hold, or that are not done yet, are explained in `tests/conformance/notes.toml`.
+hold, or that are not done yet, are explained in `tests/conformance/notes.toml`; a note about a
+row that tests hold says what of it they do not.
 """
 
 import json
@@ -76,7 +77,7 @@ def rows_of(page: str) -> Iterator[Row]:
             is_step = re.match(r"\d+\. ", line) is not None
             is_first = not tables and not paragraphs and not line.startswith("Source")
             tags = "".join(TAG.findall(line))
-            if is_prose and ({"W", "S"} & {*tags} or is_first or is_step):
+            if is_prose and ({"W", "S", "N"} & {*tags} or is_first or is_step):
                 paragraphs += 1
                 yield Row(f"{section}.p{paragraphs}", section, tags or inherited, _plain(line))
             continue
@@ -128,16 +129,26 @@ def marked(marker: str) -> dict[str, list[str]]:
     return {value: sorted(names) for value, names in found.items()}
 
 
-def _note(row: Row, notes: dict[str, dict[str, str]]) -> str:
+def _note(row: Row, notes: dict[str, dict[str, str]], *, is_held: bool) -> str:
+    """A pattern speaks of rows without a test, an id of the row in any case."""
     for kind, by_pattern in notes.items():
         for pattern, reason in by_pattern.items():
-            if fnmatchcase(row.id, pattern):
+            if row.id == pattern or (not is_held and fnmatchcase(row.id, pattern)):
                 return f"{kind}: {reason}"
     return ""
 
 
+def _idle_notes(rows: list[Row], notes: dict[str, dict[str, str]]) -> list[str]:
+    patterns = [pattern for by_pattern in notes.values() for pattern in by_pattern]
+    return [
+        f"note about no row: {pattern}"
+        for pattern in patterns
+        if not any(fnmatchcase(row.id, pattern) for row in rows)
+    ]
+
+
 def render() -> tuple[str, list[str]]:
-    """The page, and what is wrong: unknown ids, binding rows without a test."""
+    """The page, and what is wrong: unknown ids, binding rows without a test, idle notes."""
     rows = [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
     notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
     tests = marked("spec")
@@ -147,13 +158,15 @@ def render() -> tuple[str, list[str]]:
         for row_id, where in tests.items()
         if row_id not in known
     ]
+    wrong += _idle_notes(rows, notes)
     sections: dict[str, list[str]] = defaultdict(list)
     held = noted = missing = 0
     for row in rows:
         where = ", ".join(f"`{name.removeprefix('tests/')}`" for name in tests.get(row.id, ()))
-        note = _note(row, notes)
+        note = _note(row, notes, is_held=bool(where))
         if where:
             held += 1
+            where += f"; {note}" if note else ""
         elif note:
             noted += 1
         else:

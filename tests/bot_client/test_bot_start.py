@@ -232,6 +232,7 @@ def test_hooks_of_archive_and_handshake_are_obeyed(bot: BotProcess, server: Scri
     assert len([text for text in texts if "on_before_poll" in text]) == 1
 
 
+@pytest.mark.spec("6.6.p1")
 def test_broken_injected_hooks_quarantine(bot: BotProcess, server: ScriptedServer) -> None:
     server.handshake_extra = {"bot_config": "def x(:"}
     bot.start_idle()

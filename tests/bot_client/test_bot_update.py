@@ -35,8 +35,9 @@ def errors(server: ScriptedServer) -> list[str]:
     return [c.body["message"] for c in server.named("event") if c.body["event"] == "bot_error"]
 
 
-@pytest.mark.spec("8.6.1.1", "8.6.1.2", "8.6.1.3", "8.6.1.4", "8.6.1.5", "3.3.1.5")
-@pytest.mark.spec("8.6.1.1", "8.6.1.2", "8.6.1.5", "8.6.1.6")
+@pytest.mark.spec(
+    "8.6.1.1", "8.6.1.2", "8.6.1.3", "8.6.1.4", "8.6.1.5", "8.6.1.6", "8.6.1.7", "3.3.1.5"
+)
 def test_good_update_is_taken_and_becomes_the_last_known_good(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_bot_is_well_again_when_the_bad_update_is_taken_back(
     server.wait_idle()
 
 
+@pytest.mark.spec("8.6.1.7")
 def test_update_that_dies_at_start_is_taken_back_and_reported(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from bot_client import archive, frames, health, task_env, update
 from bot_client.attributes import Probes, check_dimensions
-from bot_client.clock import Clock
+from bot_client.clock import Clock, Timer
 from bot_client.enrolment import Enrolment
 from bot_client.errors import Fatal, Refused
 from bot_client.hooks import AuthHeaders, Bot, HookFailed, Hooks
 from bot_client.logs import Redaction
+from bot_client.loop import Loop
 from bot_client.manifest import ManifestError, parse
 from bot_client.output import HISTORY_BYTES, OutputBuffer
 from bot_client.poster import Pings, Poster, resend_from
@@ -23,6 +25,7 @@ from bot_client.server_api import ServerApi
 from bot_client.slots import SlotState, other_slot
 from bot_client.task import last_ditch_s, run_message
 from bot_client.transport import Transport
+from bot_client.work import Work
 from tests.fakes import bot_zip
 from tests.fakes.bot_clock import FakeClock
 
@@ -218,6 +221,7 @@ def test_gap_answers_move_the_buffer_or_are_raised(tmp_path: Path) -> None:
         resend_from(buffer, Refused("other", 400, 3))
 
 
+@pytest.mark.spec("13.1.19")
 def test_posts_become_due_as_specified(tmp_path: Path) -> None:
     clock = FakeClock()
     buffer = OutputBuffer(str(tmp_path))
@@ -236,6 +240,43 @@ def test_posts_become_due_as_specified(tmp_path: Path) -> None:
     assert poster.due_at() == 1004
     clock.at = poster._pending_since = 1050
     assert poster.due_at() == 1035
+
+
+class Edge(FakeClock):
+    """Draws the lower or the upper end of an interval."""
+
+    def __init__(self, end: int) -> None:
+        super().__init__()
+        self.end = end
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low, high)[self.end]
+
+
+@pytest.mark.spec("13.1.15")
+@pytest.mark.parametrize(("end", "seconds"), [(0, 100), (1, 140)])
+def test_bot_that_leases_polls_every_100_to_140_seconds(end: int, seconds: float) -> None:
+    loop = Loop.__new__(Loop)
+    loop._clock = Edge(end)
+    loop._poll_timer = Timer(loop._clock)
+    loop._p = SimpleNamespace(api=SimpleNamespace(poll_s=120.0))
+    loop._pace_polls()
+    assert loop._poll_timer.remaining() == pytest.approx(seconds)
+
+
+@pytest.mark.spec("13.1.17")
+@pytest.mark.parametrize(
+    ("lease", "end", "seconds"), [("l", 0, 10), ("l", 1, 15), (None, 0, 60), (None, 1, 90)]
+)
+def test_running_task_pings_sooner_with_a_lease(
+    tmp_path: Path, lease: object, end: int, seconds: float
+) -> None:
+    work = Work.__new__(Work)
+    session = SimpleNamespace(session_id="s", ping=bool, keep=bool)
+    work._p = SimpleNamespace(lease=session)
+    clock = Edge(end)
+    poster = Poster(None, clock, "t", OutputBuffer(str(tmp_path)), work._pings(lease))
+    assert poster._ping_at == clock.now() + seconds
 
 
 @given(
@@ -347,6 +388,7 @@ def test_tree_without_permissions_is_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "t").exists()
 
 
+@pytest.mark.spec("6.6.p1")
 @pytest.mark.parametrize(("size_gib", "needed_gib"), [(5, 0.5), (100, 6), (12, 1), (1, 0.1)])
 def test_least_free_space_follows_the_formula(size_gib: float, needed_gib: float) -> None:
     rule = health.DEFAULT_SETTINGS["free_partition"]["root"]
@@ -447,6 +489,7 @@ def test_hook_that_raises_is_reported_and_survived() -> None:
         make_hooks("def x(:")
 
 
+@pytest.mark.spec("13.1.57")
 def test_authentication_headers_are_cached_until_they_run_out() -> None:
     clock = FakeClock()
     source = "n = []\ndef get_authentication_headers(bot):\n"
@@ -457,7 +500,9 @@ def test_authentication_headers_are_cached_until_they_run_out() -> None:
     bot.expiry = clock.wall() + 1000
     assert [headers(False)["Authorization"] for _ in range(2)] == ["1", "1"]
     assert headers(True)["Authorization"] == "2"
-    clock.at += 500
+    clock.at += 430
+    assert headers(False)["Authorization"] == "2"
+    clock.at += 0.001
     assert headers(False)["Authorization"] == "3"
     bot.expiry = None
     assert [headers(False)["Authorization"] for _ in range(2)] == ["4", "4"]

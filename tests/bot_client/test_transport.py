@@ -37,12 +37,13 @@ def api(server: ScriptedServer, fake: FakeClock) -> Iterator[ServerApi]:
     made.transport.close()
 
 
+@pytest.mark.spec("13.1.56")
 def test_retry_pauses_follow_the_schedule(fake: FakeClock) -> None:
     pauses = [round(retry_pause(n, fake), 2) for n in range(8)]
     assert pauses == [1.42, 1.75, 2.25, 3.0, 4.12, 5.81, 8.34, 10.0]
 
 
-@pytest.mark.spec("A.3.p1")
+@pytest.mark.spec("A.3.p1", "13.1.58")
 def test_backoff_is_zero_then_grows_to_a_jittered_cap(fake: FakeClock) -> None:
     backoff = Backoff(fake, 2.0)
     assert [backoff.fail() for _ in range(10)] == [0, 2, 4, 8, 16, 32, 64, 128, 256, 300]
@@ -50,6 +51,7 @@ def test_backoff_is_zero_then_grows_to_a_jittered_cap(fake: FakeClock) -> None:
     assert backoff.fail() == 0
 
 
+@pytest.mark.spec("13.1.56")
 def test_retries_end_with_the_budget_or_the_attempts(fake: FakeClock) -> None:
     tries = []
 

@@ -426,6 +426,7 @@ def test_mistake_in_a_group_is_named_with_its_place(body, scripts, expected):
     "7.2.1.8",
     "7.1.1.1",
     "7.1.2.4",
+    "D.1.4",
 )
 @pytest.mark.parametrize(
     ("text", "expected"),

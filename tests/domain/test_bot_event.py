@@ -180,7 +180,7 @@ def test_update_without_a_key_is_a_repeat_only_of_its_own_event():
     assert not other.is_repeat
 
 
-@pytest.mark.spec("9.1.1.3", "9.1.1.4", "9.1.1.5", "9.1.1.11", "9.3.p7")
+@pytest.mark.spec("9.1.1.3", "9.1.1.4", "9.1.1.5", "9.1.1.11", "9.3.p2", "9.3.p7")
 def test_update_says_who_called_and_keeps_what_it_does_not_say():
     bot = make_bot(version="v1", owners=("a",), quarantined="q")
     call = CallInfo("s2", "1.2.3.4", "bot:vm1")
@@ -221,6 +221,7 @@ def test_new_bot_is_alive_healthy_and_not_idle_before_it_says_so():
     assert happen(bot, "bot_connected").bot.composite == (512, 128, 8, 1)
 
 
+@pytest.mark.spec("9.3.p10")
 def test_change_is_visible_unless_only_the_dedup_key_differs():
     bot = happen(make_bot(task_id="", idle_since_ms=7), "bot_idle", dedup_key="a").bot
     idle = happen(bot, "bot_idle", dedup_key="b")

@@ -334,6 +334,7 @@ def test_bad_bootstrap_token_is_refused_everywhere(parts, client, clock, path):
     assert client.get("/bootstrap").status_code == 403
 
 
+@pytest.mark.spec("1.1.1.2", "8.5.p2", "D.1.10")
 def test_bootstrap_program_names_server_and_token(parts, client):
     token, _ = bootstrap_token(parts)
     response = client.get(f"/bootstrap?tok={token}")

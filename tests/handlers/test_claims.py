@@ -338,7 +338,7 @@ def test_claim_of_a_bot_that_vanished_meanwhile_is_500(parts, bot, monkeypatch):
     assert stored_task(parts, request).state == "PENDING"
 
 
-@pytest.mark.spec("4.2.1.2", "4.3.1.9", "5.2.1.7", "9.1.1.8", "9.1.1.16", "9.2.1.12")
+@pytest.mark.spec("4.2.1.2", "4.3.1.9", "5.2.1.7", "9.1.1.8", "9.1.1.16", "9.2.1.12", "10.6.p1")
 def test_termination_task_is_claimed_as_terminate(parts, bot):
     request = submit(
         parts, priority=0, slices=[make_slice(command=(), dimensions={"id": ("vm1",)})]

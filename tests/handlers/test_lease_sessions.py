@@ -116,7 +116,7 @@ def test_update_refreshes_the_session_and_keeps_the_rest(parts, clock, bot):
     assert after == replace(before, expiry_ms=after.expiry_ms, debug_info=after.debug_info)
 
 
-@pytest.mark.spec("1.11.5.1", "1.11.5.2", "1.11.5.3", "1.11.5.4", "1.11.5.5", "3.5.1.5")
+@pytest.mark.spec("1.11.5.1", "1.11.5.2", "1.11.5.3", "1.11.5.4", "1.11.5.5", "3.5.1.5", "D.1.1")
 def test_lease_carries_what_a_claim_needs(parts, bot):
     request = submit(parts)
     lease = bot.update(nonblocking=False)["lease"]

@@ -183,6 +183,17 @@ def test_pool_names_the_instance_in_reply_and_session(parts, bot):
     assert session_of(parts, bot).bot_config.rbe_instance == "projects/p/instances/one"
 
 
+@pytest.mark.spec("3.1.1.10", "D.1.2")
+@pytest.mark.parametrize("percent", [0, 100])
+def test_bot_is_well_whatever_the_mode_of_its_pool(parts, bot, percent):
+    pools = POOLS.format(more="").replace("rbe_mode_percent: 100", f"rbe_mode_percent: {percent}")
+    configure(parts, pools=pools)
+    reply = bot.poll()
+    ours, named = "projects/local/instances/default", "projects/p/instances/one"
+    assert reply["rbe"]["instance"] == (named if percent else ours)
+    assert (reply["cmd"], stored_bot(parts).quarantined) == ("rbe", "")
+
+
 @pytest.mark.spec("9.1.1.18")
 @pytest.mark.spec("3.1.1.11", "2.1.3.7", "2.1.3.8", "2.6.1.2", "6.2.1.9")
 def test_effective_id_is_computed_at_the_poll_and_kept_when_it_cannot_be(parts, bot):
@@ -222,6 +233,7 @@ def test_poll_refreshes_the_session_and_keeps_who_it_is(parts, clock, bot):
     assert after.rbe_bot_session_id
 
 
+@pytest.mark.spec("3.4.1.3")
 @pytest.mark.spec("3.2.1.1", "3.3.1.5", "1.1.2.2", "7.5.1.3", "6.5.1.2")
 @pytest.mark.parametrize("sick", [{}, {"state": {"quarantined": "q", "client": {"name": "skep"}}}])
 @pytest.mark.parametrize("session", ["good", None, "%%%"])
@@ -233,6 +245,7 @@ def test_update_comes_before_all_else_and_carries_no_token(parts, bot, session, 
     assert events_of(parts)[-1] == "request_update"
 
 
+@pytest.mark.spec("3.4.1.8")
 @pytest.mark.spec("3.2.1.5", "3.3.1.6", "7.5.1.3", "6.5.1.2", "2.4.p1")
 @pytest.mark.parametrize("state", [{}, {"quarantined": "q"}, {"maintenance": "m"}])
 def test_bot_restarts_when_hooks_or_dimensions_of_its_group_change(parts, bot, state):
@@ -364,7 +377,7 @@ def test_poll_hands_out_no_task_even_when_it_is_forced(parts, bot):
     assert bot.update(nonblocking=False)["lease"]["state"] == "PENDING"
 
 
-@pytest.mark.spec("3.6.p1")
+@pytest.mark.spec("3.6.p1", "9.3.p11")
 @pytest.mark.parametrize(
     "body",
     [{"version": "0" * 64}, {"state": {"quarantined": "q"}}, {"state": {"maintenance": "m"}}, {}],
@@ -397,7 +410,7 @@ def test_run_that_is_being_killed_and_then_abandoned_was_killed(parts, bot):
     assert stored_task(parts, request).state == "KILLED"
 
 
-@pytest.mark.spec("1.1.3.2", "1.1.2.2", "1.4.1.5")
+@pytest.mark.spec("1.1.3.2", "1.1.2.2", "1.4.1.5", "9.3.p6")
 @pytest.mark.parametrize("ours", [True, False])
 def test_poll_repeated_is_answered_alike_and_counts_for_nothing(parts, clock, make_bot, ours):
     bot = make_bot(ours=ours).start()

@@ -342,7 +342,7 @@ def test_poll_with_a_broken_session_restarts_the_bot(bot, token):
     assert "session" not in reply
 
 
-@pytest.mark.spec("2.5.1.2", "3.2.1.2")
+@pytest.mark.spec("2.5.1.2", "3.2.1.2", "3.4.1.7")
 def test_poll_with_an_expired_session_restarts_the_bot(clock, bot):
     clock.advance(3601)
     assert bot.poll()["message"] == "session expired"

@@ -441,7 +441,7 @@ def test_storage_failure_is_a_server_error_that_bots_try_again(parts, bot, run, 
         assert bot.status == 503
 
 
-@pytest.mark.spec("D.1.8", "5.3.1.6")
+@pytest.mark.spec("D.1.8", "5.3.1.6", "C.1.2")
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_late_completion_frees_the_bot_and_leaves_the_result(parts, bot, run, admin, is_killed):
     """The edge of 5.3: the server ended the run, and the bot still names it."""

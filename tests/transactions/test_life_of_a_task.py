@@ -145,7 +145,7 @@ def test_request_uuid_gives_the_first_task_for_seven_days(store):
     assert create_task(store, too_late, request_uuid="u", nonce="c").is_new
 
 
-@pytest.mark.spec("4.3.1.9", "5.8.1.2")
+@pytest.mark.spec("4.3.1.9", "5.8.1.2", "9.3.p1")
 def test_claim_takes_slice_task_and_bot_in_one_step(store):
     request = running(store)
     task, bot = task_of(store, request), bot_of(store)
@@ -170,6 +170,7 @@ def test_claim_of_a_deleted_bot_changes_nothing(store):
         unchanged(store, lambda: claim(store, "vm1", request.task_id, NOW))
 
 
+@pytest.mark.spec("9.3.p3")
 def test_claim_of_a_busy_bot_is_skipped(store):
     first = running(store)
     second = submit(store, 2)
@@ -357,7 +358,7 @@ def test_expiry_counts_only_for_the_slice_that_waits(store):
     assert expire_slice(store, make_request(8).task_id, 0, NOW) is None
 
 
-@pytest.mark.spec("5.6.1.2", "5.6.1.3", "5.8.1.6", "9.6.1.1")
+@pytest.mark.spec("5.6.1.2", "5.6.1.3", "5.8.1.6", "9.6.1.1", "9.3.p11")
 def test_missing_bot_dies_once_with_its_run(store):
     request = running(store)
     (doc,) = store.get(codec.LIVE, codec.live_key("vm1"))
@@ -377,7 +378,7 @@ def test_event_without_a_uuid_is_counted_once_per_call(store):
     assert bot_of(store).event_count == 3
 
 
-@pytest.mark.spec("9.3.p1")
+@pytest.mark.spec("9.3.p5")
 def test_event_of_a_bot_nobody_knows_creates_it_only_when_its_kind_may(store):
     for kind in EventKind:
         update = BotUpdate(kind, task_id="aa11")
