@@ -158,8 +158,15 @@ class Greenlets:
         gevent.spawn(_logged, fn, args)
 
     def native(self, fn: Callable[[], T]) -> T:
-        """Run fn on one of the native reader threads; the loop goes on meanwhile."""
-        result: T = self._readers.apply(fn)
+        """Run fn on one of the native reader threads; the loop goes on meanwhile.
+
+        An error is carried over as a value: of one that rises there gevent prints a
+        trace, and whoever asked has yet to say whether it is one at all.
+        """
+        value, error = self._readers.apply(_outcome, (fn,))
+        if error is not None:
+            raise error
+        result: T = value
         return result
 
     def sleep(self, seconds: float) -> None:
@@ -191,6 +198,13 @@ class _LoopEvent:
 
     def wait(self, timeout: float | None = None) -> bool:
         return bool(self._event.wait(timeout))
+
+
+def _outcome(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:
+    try:
+        return fn(), None
+    except BaseException as error:  # noqa: BLE001 - it rises again where it was asked for
+        return None, error
 
 
 def _logged(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
