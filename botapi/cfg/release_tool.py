@@ -6,6 +6,7 @@ For whoever makes releases, on a machine of theirs: the private key never meets 
 import os
 from base64 import b64encode
 from pathlib import Path
+from typing import IO, Any
 
 import click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +35,16 @@ from botapi.domain.manifest import (
 )
 
 
+class Invalid(click.ClickException):
+    """What was given is no good: one line, and exit code 2 (docs/cli.md)."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it as every command prints its errors."""
+        click.echo(f"error: {self.message}", file=file, err=True)
+
+
 @click.group()
 def release() -> None:
     """Make a release key, and sign bot archives with it."""
@@ -49,7 +60,7 @@ def keygen(file: Path, key_id: str) -> None:
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from None
+        raise Invalid(f"{file}: {error.strerror}") from None
     with os.fdopen(handle, "wb") as target:
         target.write(pem)
     public = b64encode(public_bytes(key)).decode()
@@ -79,9 +90,9 @@ def sign(
         packed = pack(members).content
         target.write_bytes(packed)
     except (BadArchive, BadManifest) as error:
-        raise click.ClickException(f"{source}: {error}") from None
+        raise Invalid(f"{source}: {error}") from None
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+        raise Invalid(f"{error.filename}: {error.strerror}") from None
     click.echo(f"release {number}: {content_digest(members)}")
 
 
@@ -89,9 +100,9 @@ def _read_key(file: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (ValueError, TypeError):
-        raise click.ClickException(f"{file}: no private key in PEM") from None
+        raise Invalid(f"{file}: no private key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise click.ClickException(f"{file}: not an Ed25519 key")
+        raise Invalid(f"{file}: not an Ed25519 key")
     return key
 
 

@@ -175,8 +175,10 @@ def _preview(call: Invocation, body: Json) -> Json:
 def _confirmed(call: Invocation, body: Json, *, yes: bool) -> str:
     """Say what a change will touch, and ask; the revision it was compared with."""
     found = _preview(call, body)
+    if not found["is_new"]:
+        return str(found["parent"])  # `_change` will say so
     call.note(_said(found))
-    if found["is_new"] and not yes:
+    if not yes:
         if not is_terminal():
             raise Invalid("--yes", "nobody is there to be asked", "give --yes to go on")
         if not click.confirm("put it in force?", err=True):

@@ -99,7 +99,7 @@ class NotFound(CtlError):
     """The named thing does not exist."""
 
     exit_code = Exit.NOT_FOUND
-    default_hint = "skep tasks and skep bots list what exists"
+    default_hint = "skep tasks, bots, config history, archive list and keys list show what exists"
 
 
 class Conflict(CtlError):

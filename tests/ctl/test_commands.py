@@ -293,7 +293,7 @@ def test_errors_are_one_line_and_a_hint_and_the_request_id_with_debug(script, sk
     assert (plain.exit_code, plain.stdout) == (5, "")
     assert plain.stderr.splitlines() == [
         "error: task a0: there is no task a0",
-        "hint: skep tasks and skep bots list what exists",
+        "hint: skep tasks, bots, config history, archive list and keys list show what exists",
     ]
     assert "request id: req-7" in skep("--debug", "task", "show", "a0").stderr
 

@@ -274,7 +274,7 @@ def test_apply_of_no_change_is_not_asked_about(skep, script, folder):
     script.reply(200, UNCHANGED).reply(200, APPLIED | {"is_new": False})
     done = skep("config", "apply", str(folder), "--reason", "r")
     assert done.exit_code == 0
-    assert "nothing changes: revision 5 says the same" in done.stderr
+    assert done.stderr == "nothing changes: revision 5 says the same\n"
 
 
 def test_apply_that_would_drop_too_many_bots_is_a_conflict_with_the_number(skep, script, folder):
