@@ -36,13 +36,22 @@ def errors(server: ScriptedServer) -> list[str]:
 
 
 @pytest.mark.spec(
-    "8.6.1.1", "8.6.1.2", "8.6.1.3", "8.6.1.4", "8.6.1.5", "8.6.1.6", "8.6.1.7", "3.3.1.5"
+    "8.6.1.1",
+    "8.6.1.2",
+    "8.6.1.3",
+    "8.6.1.4",
+    "8.6.1.5",
+    "8.6.1.6",
+    "8.6.1.7",
+    "3.3.1.5",
+    "A.1.1.1",
 )
 def test_good_update_is_taken_and_becomes_the_last_known_good(
     bot: BotProcess, server: ScriptedServer, tmp_path: Path
 ) -> None:
     server.tokens["used-token"] = "secret-1"
     bot.start_idle(comment=b"used-token")
+    assert archive.content_digest(str(bot.dir / "swarming_bot.1.zip")) == bot.version
     version = publish(server, tmp_path)
     tell(server, version)
     second = server.wait_calls("handshake", 2)[1]

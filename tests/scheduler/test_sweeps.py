@@ -80,6 +80,15 @@ def test_offer_comes_back_when_it_is_not_claimed_in_time(store, clock, sweeps):
     assert codec.read_pending(doc).retry_count == 1
 
 
+@pytest.mark.spec("7.5.1.1", "9.6.1.5")
+def test_changed_files_of_the_configuration_are_taken_up_by_a_round(settings, store, sweeps):
+    settings.config_dir.mkdir(parents=True)
+    (settings.config_dir / "bots.cfg").write_text(LOOPBACK_CFG)
+    sweeps.round()
+    (change,) = store.scan(codec.AUDIT, "", "\U0010ffff", limit=9)
+    assert (change.body["verb"], change.body["target"]) == ("config.apply", "bots.cfg")
+
+
 @pytest.mark.spec("10.4.1.3", "13.1.18", "5.8.1.6")
 def test_offer_dropped_four_times_ends_the_task(store, clock, sweeps):
     request = submit(store, clock)
