@@ -284,6 +284,7 @@ class Releases:
 
     def knows(self, version: str) -> bool:
         """Has a server of this fleet ever made an archive of this version?"""
+        self._refresh()
         return version in self._known
 
     def hooks_digest(self, release_id: str) -> str:
