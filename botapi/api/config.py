@@ -63,7 +63,9 @@ def revisions(parts: ApiParts, query: Query) -> Json:
 
 def revision(parts: ApiParts, rev: str) -> Json:
     """One revision with its files. Raises Refusal NOT_FOUND."""
-    return _revision(parts, int(rev) if rev.isascii() and rev.isdigit() and len(rev) < 10 else -1)
+    if not (rev.isascii() and rev.isdigit() and len(rev) < 10):
+        raise _no_revision(rev)
+    return _revision(parts, int(rev))
 
 
 def _revision(parts: ApiParts, rev: int) -> Json:
@@ -78,11 +80,13 @@ def revision_body(parts: ApiParts, rev: int) -> Mapping[str, Any]:
     """The stored revision. Raises Refusal NOT_FOUND."""
     (doc,) = parts.store.get(provider.KIND, provider.revision_key(rev)) if rev > 0 else (None,)
     if doc is None:
-        raise Refusal(
-            Code.NOT_FOUND,
-            f"there is no revision {rev}; the last {provider.MAX_REVISIONS} are kept",
-        )
+        raise _no_revision(str(rev))
     return doc.body
+
+
+def _no_revision(rev: str) -> Refusal:
+    kept = f"the last {provider.MAX_REVISIONS} are kept"
+    return Refusal(Code.NOT_FOUND, f"there is no revision {rev[:40]}; {kept}")
 
 
 def head_view(head: Head, current: Head) -> Json:

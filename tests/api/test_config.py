@@ -352,7 +352,7 @@ def test_revision_has_its_files(admin):
 def test_revision_that_there_is_not_is_404(admin, rev):
     reply = admin.get(f"/config/revisions/{rev}")
     assert reply.status_code == 404
-    assert "the last 1000 are kept" in reply.json["detail"]
+    assert reply.json["detail"] == f"there is no revision {rev}; the last 1000 are kept"
 
 
 @pytest.mark.control("config.history")
