@@ -357,7 +357,7 @@ def test_termination_task_is_claimed_as_terminate(parts, bot):
     assert stored_bot(parts).termination_task_id == run
 
 
-@pytest.mark.spec("4.2.1.3", "4.3.1.10", "13.1.2")
+@pytest.mark.spec("4.2.1.3", "4.3.1.10", "13.1.2", "2.6.1.3")
 def test_run_gives_a_session_that_outlives_the_task(parts, bot, clock):
     request = submit(parts, slices=[make_slice(hard_timeout_s=5_000, grace_period_s=70)])
     clock.advance(100)

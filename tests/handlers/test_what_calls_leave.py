@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from botapi.auth.botsession import SESSION_LIFE_MS
 from botapi.transactions.create_task import create_task
 from tests.factories import make_request, make_slice
 from tests.handlers.test_life_of_a_bot import events_of, output_of, stored_task, submit
@@ -36,7 +37,11 @@ class Trace:
 
     @property
     def has_fresh_session(self):
-        return self._bot.session != self._token
+        if self._bot.session == self._token:
+            return False
+        session = self._parts.bots.session_of(self._bot.session)
+        assert session.expiry_ms == self._clock.now_ms() + SESSION_LIFE_MS
+        return True
 
     @property
     def events(self):
