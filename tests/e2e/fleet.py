@@ -541,7 +541,11 @@ class Fleet:
         made = [self.add_bot(bot_id) for bot_id in bot_ids]
         for bot in made:
             bot.install(url, token)
-        self.api.until_idle(*bot_ids)
+        try:
+            self.api.until_idle(*bot_ids)
+        except NotReached as error:
+            tails = [self.server.tail(), *(bot.logs()[-3000:] for bot in made)]
+            raise NotReached("\n----\n".join([str(error), *tails])) from None
         return made
 
     def add_bot(self, bot_id: str) -> BotProcess:
