@@ -13,7 +13,7 @@ from botpb import bots_pb2
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored, is_set
 from botapi.cfg.value_rules import is_email, url_problem
-from botapi.domain.bot_groups import expand_bot_ids
+from botapi.domain.bot_groups import MAX_ALL_IDS, expand_bot_ids
 from botapi.domain.dimensions import (
     SHOWN_KEY_BYTES,
     SHOWN_VALUE_BYTES,
@@ -47,6 +47,8 @@ class _Seen:
     ids: dict[str, int] = field(default_factory=dict)
     prefixes: dict[str, tuple[int, Spot]] = field(default_factory=dict)
     default: int | None = None
+    is_full: bool = False
+    """Are there too many ids already? Then no more are looked at."""
 
 
 def warnings(message: bots_pb2.BotsCfg) -> Iterator[Complaint]:
@@ -152,10 +154,16 @@ def _ids(expression: str, number: int, spot: Spot, seen: _Seen) -> Iterator[Comp
     if not expression:
         yield spot, "empty bot_id"
         return
+    if seen.is_full:
+        return
     try:
         expanded = expand_bot_ids(expression)
     except ValueError as error:
         yield spot, f"bad bot_id expression: {error}"
+        return
+    if len(seen.ids) + len(expanded) > MAX_ALL_IDS:
+        seen.is_full = True
+        yield spot, f"with these the file names over {MAX_ALL_IDS} bot ids; use bot_id_prefix"
         return
     named: set[int] = set()
     for bot_id in expanded:

@@ -11,6 +11,8 @@ from botapi.domain.names import host_id
 
 MAX_EXPANDED_IDS = 100_000
 """Most ids that one `bot_id` expression may stand for."""
+MAX_ALL_IDS = 500_000
+"""Most that all of them together may: each lies in the memory of every server process."""
 _KNOWN_SCRIPTS = 64
 
 

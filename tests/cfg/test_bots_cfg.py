@@ -473,6 +473,15 @@ def test_mistake_of_the_whole_file_is_named_with_its_place(text, expected):
     assert mistakes(text) == ["bots.cfg:" + line for line in expected]
 
 
+def test_ids_of_the_whole_file_are_bounded_and_no_more_are_looked_at(monkeypatch):
+    monkeypatch.setattr("botapi.cfg.bots_rules.MAX_ALL_IDS", 5)
+    group = "bot_group {{ {} bot_id: '{}' }}\n"
+    five = group.format(GOOD, "a{1..3}") + group.format(GOOD, "b{1..2}")
+    assert len(parse(TRUSTED + five, {}).by_id) == 5
+    (only,) = mistakes(TRUSTED + five + group.format(GOOD, "c{1..2}") + group.format(GOOD, "c1"))
+    assert only.endswith("with these the file names over 5 bot ids; use bot_id_prefix")
+
+
 @pytest.mark.spec("7.2.1.13")
 def test_system_service_account_may_be_the_bot_when_some_entry_asks_for_an_account():
     text = f"""{TRUSTED}bot_group {{ {GOOD}
