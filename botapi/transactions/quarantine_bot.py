@@ -2,8 +2,9 @@
 
 from botapi.domain.bot import Bot
 from botapi.store import codec
-from botapi.store.protocol import Store, Txn, join_key
+from botapi.store.protocol import Doc, Store, Txn, join_key
 from botapi.transactions.cancel_task import Actor
+from botapi.transactions.offer_lease import outstanding_offer
 
 
 def quarantine_bot(store: Store, bot_id: str, actor: Actor, *, on: bool, now_ms: int) -> Bot | None:
@@ -27,7 +28,7 @@ def quarantine_bot(store: Store, bot_id: str, actor: Actor, *, on: bool, now_ms:
         if done is not None or after == bot:
             return bot
         txn.put(codec.BOT, codec.bot_doc(after, was))
-        if on and leases is not None and not codec.read_lease_session(leases).offer_task:
+        if on and leases is not None and not bot.task_id and not _has_offer(txn, leases):
             txn.delete(codec.LSESSION, key)
         txn.put(
             codec.AUDIT,
@@ -45,3 +46,8 @@ def quarantine_bot(store: Store, bot_id: str, actor: Actor, *, on: bool, now_ms:
         return after
 
     return store.transact(work, label="quarantine_bot")
+
+
+def _has_offer(txn: Txn, leases: Doc) -> bool:
+    """Is an offer on its way to the bot? The session also names one that is over."""
+    return outstanding_offer(txn, codec.read_lease_session(leases)) is not None

@@ -30,6 +30,17 @@ def test_quarantined_bot_is_offered_nothing_before_it_polls(admin, bot):
     assert admin.get(f"/tasks/{task_id}").json["state"] == "PENDING"
 
 
+@pytest.mark.parametrize("has_worked", [False, True])
+def test_lease_session_is_closed_with_the_quarantine_so_that_a_held_call_gets_nothing(
+    admin, bot, has_worked
+):
+    if has_worked:
+        admin.submit("x")
+        bot.work(bot.update(nonblocking=False)["lease"])
+    quarantine(admin)
+    assert bot.update()["status"] == "BOT_TERMINATING"
+
+
 def test_restart_of_the_bot_does_not_end_the_quarantine(admin, bot):
     quarantine(admin)
     bot.session, bot.session_id = None, "another/2"
