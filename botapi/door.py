@@ -14,7 +14,7 @@ from werkzeug.wrappers import Request
 from botapi.auth.credentials import Presented, client_ip
 from botapi.clock import Clock, Rng
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.rate_limit import Rate, TokenBuckets
+from botapi.domain.rate_limit import Rate, TokenBuckets, network_of
 from botapi.settings import Settings
 
 Headers = list[tuple[str, str]]
@@ -69,11 +69,11 @@ class CallLimits:
 
     def admit(self, address: str, *, is_stranger: bool = True) -> None:
         """Count a call. Raises Refusal RESOURCE_EXHAUSTED."""
-        now_s = self.clock.monotonic()
-        if is_stranger and self.refused.is_empty(address, now_s):
-            raise _too_many(f"refused calls from {address}")
-        if not self.address.take(address, now_s):
-            raise _too_many(f"calls from {address}")
+        now_s, caller = self.clock.monotonic(), network_of(address)
+        if is_stranger and self.refused.is_empty(caller, now_s):
+            raise _too_many(f"refused calls from {caller}")
+        if not self.address.take(caller, now_s):
+            raise _too_many(f"calls from {caller}")
 
     def admit_bot(self, bot_id: str) -> None:
         """Count a call of a bot that proved its session. Raises Refusal RESOURCE_EXHAUSTED."""
@@ -83,7 +83,7 @@ class CallLimits:
     def note(self, address: str, status: int) -> None:
         """An answer was given; refused credentials are counted."""
         if status in {401, 403}:
-            self.refused.take(address, self.clock.monotonic())
+            self.refused.take(network_of(address), self.clock.monotonic())
 
 
 def _too_many(what: str) -> Refusal:

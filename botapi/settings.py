@@ -279,7 +279,8 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
         found = _find(name, knob, environ, options or {})
         if found is not None:
             source, text = found
-            values[name] = _parse(source, text, knob)
+            shown_as = f"--{name.replace('_', '-')}" if source == "option" else source
+            values[name] = _parse(shown_as, text, knob)
     settings = Settings(**values)
     _check_together(settings)
     return settings

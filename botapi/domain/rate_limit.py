@@ -2,9 +2,20 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 
 MAX_BUCKETS = 50_000
 """Callers remembered; the one not heard for the longest is forgotten first."""
+
+
+def network_of(address: str) -> str:
+    """Who stands behind an address: itself, or its /64, of which one machine has every address."""
+    if ":" not in address:
+        return address
+    try:
+        return str(IPv6Network((address, 64), strict=False))
+    except ValueError:  # the name of something that has no address
+        return address
 
 
 @dataclass(frozen=True, slots=True)

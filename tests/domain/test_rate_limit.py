@@ -1,6 +1,6 @@
 import pytest
 
-from botapi.domain.rate_limit import MAX_BUCKETS, Rate, TokenBuckets
+from botapi.domain.rate_limit import MAX_BUCKETS, Rate, TokenBuckets, network_of
 
 
 def test_bucket_gives_its_burst_and_then_its_rate():
@@ -13,6 +13,21 @@ def test_bucket_never_holds_more_than_its_burst():
     buckets = TokenBuckets(Rate(per_s=10, burst=2))
     buckets.take("a", 0)
     assert [buckets.take("a", 1000) for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.control("requests.rate-limits")
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("unix:/run/x", "unix:/run/x"),
+    ],
+)
+def test_addresses_of_one_machine_share_a_bucket(address, network):
+    assert network_of(address) == network
 
 
 def test_callers_do_not_share_a_bucket():
