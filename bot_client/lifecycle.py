@@ -56,10 +56,19 @@ class Lifecycle:
         p.updater.choose(slot, version)
         raise self._relaunch(f"Updating to {version}")
 
-    def settle(self) -> bool:
-        """The server names no other version any more; was the bot out because of one?"""
-        self._p.updater.settle()
-        return self._p.description.heal("update")
+    def settle(self, command: str) -> bool:
+        """The server asks for something else now; was the bot out because it failed before?
+
+        A restart fails where the server is away for its self-test, and need not be asked for
+        again: the change that it was for may be taken back meanwhile.
+        """
+        healed = False
+        if command != "update":
+            self._p.updater.settle()
+            healed = self._p.description.heal("update")
+        if command != "bot_restart":
+            healed = self._p.description.heal("restart") or healed
+        return healed
 
     def _relaunch(self, why: str) -> Leave:
         text = f"About to restart: {why}"

@@ -275,8 +275,8 @@ class Loop:
             self.reporter.error(f"the server sent an unknown command: {command!r}")
             raise ValueError(f"unknown command {command!r}")
         action(reply)
-        if command != "update" and self._lifecycle.settle():
-            self._poll_timer.arm(0)  # the answer was to a bot that could not update
+        if self._lifecycle.settle(command):
+            self._poll_timer.arm(0)  # the answer was to a bot that could not update or restart
         return command
 
     def _do_sleep(self, reply: Json) -> None:

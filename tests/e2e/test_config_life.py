@@ -17,10 +17,10 @@ LOCKED = BOTS_CFG.replace(
 )
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    """One server, one real bot."""
-    with running_fleet(tmp_path_factory.mktemp("config"), "bot1") as fleet:
+@pytest.fixture
+def fleet(tmp_path):
+    """One server, one real bot, for one test: what is applied stays in force."""
+    with running_fleet(tmp_path, "bot1") as fleet:
         yield fleet
 
 
