@@ -255,7 +255,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             gevent.config.monitor_thread = True
             gevent.config.max_blocking_time = LOOP_HOLD_S
         sys.setswitchinterval(SWITCH_S)
-        # ssl was imported before; whoever calls outside makes a context anew (jwks.http_pool)
+        # ssl was imported before; whoever calls outside makes a context anew (outside.http_pool)
         warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         super().init_process()
 

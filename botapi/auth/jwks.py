@@ -5,22 +5,19 @@ token names a key that is not in it. The last good set is kept through an outage
 One fetch at a time runs in a process, on a native thread; whoever needs it waits, nobody else.
 """
 
-import ipaddress
 import json
 import logging
-import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import urllib3
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from botapi.auth.outside import TooLong, TooSlow, http_pool, read_body, url_problem
 from botapi.clock import Clock
 from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.domain.errors import Code, Refusal, one_line
@@ -246,58 +243,10 @@ def fetch_url(url: str) -> bytes:
             try:
                 if reply.status != 200:
                     raise FetchFailed(f"{url} answers {reply.status}")
-                return _body(reply, url)
+                return read_body(reply, MAX_BYTES, TIMEOUT_S)
             finally:
                 reply.close()
+    except (TooLong, TooSlow) as error:
+        raise FetchFailed(f"{url}: {error}") from None
     except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
         raise FetchFailed(f"{url}: {type(error).__name__}") from None
-
-
-def http_pool(headers: Mapping[str, str], timeout_s: float) -> urllib3.PoolManager:
-    """For a few requests to the outside: without retries, with the system's certificates.
-
-    The TLS context is made here and now: urllib3 was imported before gevent replaced the
-    one of the standard library, and contexts that it makes itself recurse without end.
-    """
-    return urllib3.PoolManager(
-        retries=False,
-        timeout=urllib3.Timeout(total=timeout_s),
-        headers=headers,
-        ssl_context=ssl.create_default_context(),
-    )
-
-
-def _body(reply: urllib3.BaseHTTPResponse, url: str) -> bytes:
-    """The body, unless it is too large or too slow."""
-    pieces: list[bytes] = []
-    size = 0
-    end = time.monotonic() + TIMEOUT_S
-    while piece := reply.read1(64 * 1024, decode_content=False):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BYTES:
-            raise FetchFailed(f"{url}: more than {MAX_BYTES} bytes")
-        if time.monotonic() > end:
-            raise FetchFailed(f"{url}: slower than {TIMEOUT_S} s")
-    return b"".join(pieces)
-
-
-def url_problem(url: str) -> str:
-    """Why nothing is fetched from there; empty when it may be."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return f"not a URL: {url[:200]}"
-    if not host or parts.username is not None or parts.scheme not in {"http", "https"}:
-        return f"not a plain https URL: {url[:200]}"
-    if parts.scheme == "http" and not _is_loopback(host):
-        return f"not https: {url[:200]}"
-    return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,6 @@ ours that says who asks; what it makes of that is its own policy.
 
 import json
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,8 +14,8 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from botapi.auth.jwks import http_pool, url_problem
 from botapi.auth.oidc_issuer import MintedToken, OidcIssuer
+from botapi.auth.outside import TooLong, TooSlow, http_pool, read_body, url_problem
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.domain.errors import Code, Refusal, one_line
@@ -177,26 +176,15 @@ def _post(endpoint: str, form: bytes) -> tuple[int, bytes]:
         with http_pool(headers, TIMEOUT_S) as pool:
             reply = pool.request("POST", endpoint, body=form, redirect=False, preload_content=False)
             try:
-                return reply.status, _body(reply, endpoint)
+                return reply.status, read_body(reply, MAX_BYTES, TIMEOUT_S)
             finally:
                 reply.close()
+    except TooLong as error:
+        raise _refused(f"{endpoint}: an answer of {error}") from None
+    except TooSlow as error:
+        raise _transient(f"{endpoint}: {error}") from None
     except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
         raise _transient(f"{endpoint}: {type(error).__name__}") from None
-
-
-def _body(reply: urllib3.BaseHTTPResponse, endpoint: str) -> bytes:
-    """The answer, unless it is too large or too slow."""
-    pieces: list[bytes] = []
-    size = 0
-    end = time.monotonic() + TIMEOUT_S
-    while piece := reply.read1(16 * 1024, decode_content=False):
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BYTES:
-            raise _refused(f"{endpoint}: an answer of more than {MAX_BYTES} bytes")
-        if time.monotonic() > end:
-            raise _transient(f"{endpoint}: slower than {TIMEOUT_S} s")
-    return b"".join(pieces)
 
 
 def _minted(endpoint: str, body: bytes, now_s: int) -> MintedToken:

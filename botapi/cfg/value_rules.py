@@ -1,8 +1,9 @@
 """What values of a configuration file look like: each function says what is wrong with one."""
 
 import re
-from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from botapi.auth.outside import is_loopback
 
 _EMAIL = re.compile(r"[0-9a-zA-Z_\-.+%]+@[0-9a-zA-Z_\-.]+")
 _REALM = re.compile(r"(@internal|[a-z0-9_\-]{1,100}):(@root|@legacy|@project|[a-z0-9_.\-/]{1,400})")
@@ -30,7 +31,7 @@ def url_problem(text: str, *, may_be_loopback_http: bool = False) -> str:
         _ = url.port  # raises when it is none
     except ValueError:
         return "not a URL"
-    if url.scheme == "http" and may_be_loopback_http and _is_loopback(host or ""):
+    if url.scheme == "http" and may_be_loopback_http and is_loopback(host or ""):
         return ""
     if url.scheme != "https" or not host:
         return (
@@ -39,10 +40,3 @@ def url_problem(text: str, *, may_be_loopback_http: bool = False) -> str:
             else "not an https URL"
         )
     return "it must not carry a user or password" if "@" in url.netloc else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

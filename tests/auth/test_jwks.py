@@ -19,8 +19,8 @@ from botapi.auth.jwks import (
     fetch_url,
     load_key_set,
     read_key_set,
-    url_problem,
 )
+from botapi.auth.outside import url_problem
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.fleet_settings import OidcProvider
