@@ -19,7 +19,8 @@ from botapi.store.protocol import Doc, join_key, prefix_range
 from botapi.transactions.cancel_task import Actor
 from botapi.transactions.quarantine_bot import quarantine_bot
 
-MAX_REASON = 500
+MAX_QUARANTINE_REASON = 500
+"""Less than other reasons may have: it is part of what is kept of the bot."""
 
 
 class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,11 +98,9 @@ def quarantine(
     parts: ApiParts, bot_id: str, actor: str, body: ReasonBody, base_url: str, *, on: bool
 ) -> Json:
     """Keep a bot from work, or let it work again. Raises Refusal NOT_FOUND."""
-    reason = " ".join(body.reason.split())
+    reason = queries.reason(body.reason, MAX_QUARANTINE_REASON)
     if on and not reason:
         raise refuse("/reason", "is missing: say why the bot gets no work")
-    if len(reason) > MAX_REASON:
-        raise refuse("/reason", f"has {len(reason)} characters, at most {MAX_REASON}")
     _stored(parts, bot_id)
     asking = Actor(actor, reason, parts.new_id())
     quarantine_bot(parts.store, bot_id, asking, on=on, now_ms=parts.clock.now_ms())

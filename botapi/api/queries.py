@@ -23,10 +23,10 @@ def refuse(place: str, problem: str) -> Refusal:
     return Refusal(Code.INVALID_ARGUMENT, one_line(f"{place}: {problem}"))
 
 
-def reason(text: str) -> str:
+def reason(text: str, most: int = MAX_REASON) -> str:
     """Why somebody wants a change, in one line. Raises Refusal for more than anybody reads."""
-    if len(text) > MAX_REASON:
-        raise refuse("/reason", f"has {len(text)} characters, at most {MAX_REASON}")
+    if len(text) > most:
+        raise refuse("/reason", f"has {len(text)} characters, at most {most}")
     return " ".join(text.split())
 
 
