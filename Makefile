@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fast fmt lint proto proto-check docs-check conformance fuzz bench check lock
+.PHONY: help setup demo run test fast fmt lint proto proto-check docs-check conformance fuzz sim bigdb bench check lock
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ lint: $(READY) ## style, types, import contracts, the bot's Python floor
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.9- --eval-annotations --backport typing bot_client
 
 proto: $(READY) ## regenerate the protobuf code
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy -I. --python_out=. --mypy_out=. botpb/*.proto
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy -I. --python_out=. --mypy_out=. botpb/*.proto swarmingpb/*.proto
 
 proto-check: proto ## fail when the committed protobuf code is stale
 	git diff --exit-code --stat -- proto
@@ -59,6 +59,12 @@ conformance: $(READY) ## rewrite docs/conformance.md and the controls from the m
 
 fuzz: $(READY) ## tokens, bodies and configuration files, guided by coverage (S=seconds each, 600)
 	for target in tokens bodies config; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(S),600) || exit 1; done
+
+sim: $(READY) ## the simulation with many seeds (SEEDS=100000)
+	$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),100000)
+
+bigdb: $(READY) ## build the database of 1,000,000 tasks once, and time lists and scheduling on it
+	$(BIN)/python -m bench.bigdb
 
 bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
 	$(BIN)/python -m bench

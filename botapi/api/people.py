@@ -10,7 +10,9 @@ from botapi.api.parts import ApiParts
 from botapi.auth.access import KIND, Role, authenticate, bearer, read_api_key
 from botapi.auth.keys import SIGNING
 from botapi.auth.signing import BadSignature, Purpose, sign, unsign
+from botapi.domain import permissions
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.permissions import Caller, Grant
 
 SESSION_COOKIE = "skep_session"
 SESSION_LIFE_S = 12 * 3600
@@ -29,6 +31,14 @@ class Person:
     def may_change(self) -> bool:
         """May they do more than read?"""
         return self.role == Role.ADMIN
+
+    @property
+    def caller(self) -> Caller:
+        """The same, as the rules of permissions take it."""
+        if self is ANYBODY:
+            return Caller("anonymous:anonymous", frozenset({Grant(permissions.Role.VIEWER)}))
+        role = permissions.Role.ADMIN if self.may_change else permissions.Role.VIEWER
+        return Caller(f"user:{self.name}", frozenset({Grant(role)}))
 
 
 ANYBODY = Person("anonymous", READER)

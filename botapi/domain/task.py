@@ -77,6 +77,12 @@ class Slice:
     cipd_input: CipdInput | None = None
     outputs: tuple[str, ...] = ()
     containment_type: int = 0
+    idempotent: bool = False
+    """May an earlier result of the same properties stand for this one (bot-api 10.5)?"""
+    has_secret_bytes: bool = False
+    """Does it get the task's secret bytes? They themselves are never in here."""
+    properties_hash: str = ""
+    """SHA-256 in hex over all properties; empty unless idempotent."""
 
     @property
     def pool(self) -> str:
@@ -104,6 +110,22 @@ class TaskRequest:
     """`project:name`; empty where nobody said one and no pools.cfg does."""
     is_newest_first: bool = False
     """Does it go before older ones of its priority? As its pool said when it was made."""
+    parent_task_id: str = ""
+    """The run id of the task that made this one (bot-api 10.7)."""
+    root_task_id: str = ""
+    """The run id at the top of the chain of parents; empty without a parent."""
+    request_uuid: str = ""
+    pubsub_topic: str = ""
+    pubsub_auth_token: str = field(default="", repr=False)
+    pubsub_userdata: str = ""
+    has_resultdb: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Environment variable to the name of a stored secret (docs/secrets.md)."""
+    max_retries: int = 0
+    """How often infrastructure may fail it before nobody tries again (0: never again)."""
+    retry_of: str = ""
+    """The task id of which this is an automatic or asked-for retry."""
+    retry_number: int = 0
 
     def deadline_ms(self, index: int) -> int:
         """When slice `index` expires: created + the expirations of slices 0..index."""
@@ -160,6 +182,16 @@ class Task:
     missing_cas: tuple[CasReference, ...] = ()
     missing_cipd: tuple[CipdPackage, ...] = ()
     performance: PerformanceStats | None = None
+    deduped_from: str = ""
+    """The run id whose result this is; the task itself never ran (bot-api 10.5)."""
+    cost_saved_usd: float = 0.0
+    properties_hash: str = ""
+    """Set when its result may stand for another task (bot-api 5.5)."""
+    retry_of: str = ""
+    retried_as: str = ""
+    """The task id of the retry that was made when this one ended."""
+    late_bytes: int = 0
+    """Output that came after its end and is kept for diagnosis only."""
 
     @property
     def is_final(self) -> bool:

@@ -1,0 +1,1 @@
+"""The public API `swarming.v2` over pRPC (docs/prpc.md)."""

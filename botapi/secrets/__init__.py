@@ -1,0 +1,1 @@
+"""Secrets of tasks, sealed (docs/secrets.md)."""
