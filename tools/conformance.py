@@ -1,10 +1,11 @@
-"""docs/conformance.md: every row of the protocol page, and the tests that hold it.
+"""docs/conformance*.md: every row of the two protocol pages, and the tests that hold it.
 
-A row's id is section.table.row, counted from 1; `p` stands for a paragraph. The rows stand in
-`tests/conformance/rows.json`, made from the page by `python -m tools.conformance rows PAGE`. A
-test names the rows it holds with `@pytest.mark.spec("0.4.1.5", ...)`. Rows that no test can
-hold, or that are not done yet, are explained in `tests/conformance/notes.toml`; a note about a
-row that tests hold says what of it they do not.
+A row's id is section.table.row, counted from 1; `p` stands for a paragraph, and `prpc:` before
+it for the page of the public API. The rows stand in `tests/conformance/*rows.json`, made from a
+page by `python -m tools.conformance rows [prpc:] PAGE`. A test names the rows it holds with
+`@pytest.mark.spec("0.4.1.5", "prpc:1.3.1.2", ...)`. Rows that no test can hold, or that are not
+done yet, are explained in `tests/conformance/*notes.toml`; a note about a row that tests hold
+says what of it they do not.
 """
 
 import json
@@ -23,19 +24,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ROOT / "tests" / "conformance" / "rows.json"
-NOTES = ROOT / "tests" / "conformance" / "notes.toml"
-PAGE = ROOT / "docs" / "conformance.md"
+DATA = ROOT / "tests" / "conformance"
 SHOWN_CHARS = 120
 MARKERS = {"spec", "control"}
 
 HEADING = re.compile(r"#+ (?:Appendix )?(?P<id>\d+(?:\.\d+)?|[A-D](?:\.\d+)?)\b\.? ?(?P<title>.*)")
 TAG = re.compile(r"\[([WSNG?])\]")
 HEAD = """\
-# Conformance
+# Conformance: {title}
 
-Every row of the bot protocol page and the tests that hold it; `make conformance` writes this page
-from the markers in the tests, and `make lint` fails when it is stale.
+Every row of the page of {title} and the tests that hold it; `make conformance` writes this page
+from the markers in the tests, and `make docs-check` fails when it is stale.
 An id is section.table.row (`p`: a paragraph). Tags: W wire-critical, S observable behaviour of the
 reference server, N of its last native scheduler, G guidance, ? unconfirmed.
 
@@ -51,10 +50,40 @@ class Row:
     tags: str
     text: str
 
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A protocol page: the prefix of its ids, and whether rows without a tag bind as well."""
+
+    prefix: str
+    title: str
+    file: str
+    binds_all: bool
+
     @property
-    def is_binding(self) -> bool:
-        """Must a test hold it?"""
-        return bool({"W", "S"} & {*self.tags})
+    def rows(self) -> Path:
+        """The rows as they were read from the page."""
+        return DATA / f"{self.prefix.removesuffix(':')}_rows.json".removeprefix("_")
+
+    @property
+    def notes(self) -> Path:
+        """Why rows have no test."""
+        return DATA / f"{self.prefix.removesuffix(':')}_notes.toml".removeprefix("_")
+
+    @property
+    def page(self) -> Path:
+        """What is written."""
+        return ROOT / "docs" / self.file
+
+    def binds(self, row: Row) -> bool:
+        """Must a test hold it, or a note say why not?"""
+        return self.binds_all or bool({"W", "S"} & {*row.tags})
+
+
+BOOKS = (
+    Book("", "the bot protocol", "conformance.md", binds_all=False),
+    Book("prpc:", "the public API", "conformance-prpc.md", binds_all=True),
+)
 
 
 def rows_of(page: str) -> Iterator[Row]:
@@ -147,14 +176,18 @@ def _idle_notes(rows: list[Row], notes: dict[str, dict[str, str]]) -> list[str]:
     ]
 
 
-def render() -> tuple[str, list[str]]:
+def render(book: Book) -> tuple[str, list[str]]:
     """The page, and what is wrong: unknown ids, binding rows without a test, idle notes."""
-    rows = [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
-    notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
-    tests = marked("spec")
+    rows = [Row(**row) for row in json.loads(book.rows.read_text(encoding="utf-8"))]
+    notes = tomllib.loads(book.notes.read_text(encoding="utf-8"))
+    tests = {
+        row_id.removeprefix(book.prefix): where
+        for row_id, where in marked("spec").items()
+        if (":" in row_id) == bool(book.prefix) and row_id.startswith(book.prefix)
+    }
     known = {row.id for row in rows}
     wrong = [
-        f"no such row: {row_id} ({where[0]})"
+        f"no such row: {book.prefix}{row_id} ({where[0]})"
         for row_id, where in tests.items()
         if row_id not in known
     ]
@@ -172,8 +205,8 @@ def render() -> tuple[str, list[str]]:
         else:
             missing += 1
             where = "**missing**"
-            if row.is_binding:
-                wrong.append(f"no test: {row.id} [{row.tags}] {row.text}")
+            if book.binds(row):
+                wrong.append(f"no test: {book.prefix}{row.id} [{row.tags}] {row.text}")
         sections[row.section].append(f"| {row.id} | {row.tags} | {row.text} | {where or note} |")
     summary = (
         f"{len(rows)} rows: {held} held by tests, {noted} explained without one, "
@@ -183,28 +216,38 @@ def render() -> tuple[str, list[str]]:
         f"\n## {section}\n\n| id | tags | row | held by |\n|---|---|---|---|\n" + "\n".join(lines)
         for section, lines in sections.items()
     )
-    return HEAD + summary + "\n".join(tables) + "\n", wrong
+    return HEAD.format(title=book.title) + summary + "\n".join(tables) + "\n", wrong
+
+
+def read_page(book: Book, page: Path) -> None:
+    """Write down the rows of a protocol page."""
+    fields = [
+        {"id": r.id, "section": r.section, "tags": r.tags, "text": r.text}
+        for r in rows_of(page.read_text(encoding="utf-8"))
+    ]
+    lines = ",\n".join(json.dumps(row) for row in fields)
+    book.rows.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
-    """`rows PAGE` reads the protocol page; `check` compares; nothing writes."""
+    """`rows [PREFIX] PAGE` reads a protocol page; `check` compares; nothing writes."""
     if arguments[:1] == ["rows"]:
-        page = Path(arguments[1]).read_text(encoding="utf-8")
-        fields = [
-            {"id": r.id, "section": r.section, "tags": r.tags, "text": r.text}
-            for r in rows_of(page)
-        ]
-        lines = ",\n".join(json.dumps(row) for row in fields)
-        ROWS.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        prefix = arguments[1] if len(arguments) > 2 else ""
+        (book,) = (book for book in BOOKS if book.prefix == prefix)
+        read_page(book, Path(arguments[-1]))
         return 0
-    page, wrong = render()
-    if arguments == ["check"] and PAGE.read_text(encoding="utf-8") != page:
-        wrong.append("docs/conformance.md is stale: make conformance")
-    if arguments != ["check"]:
-        PAGE.write_text(page, encoding="utf-8")
-    for line in wrong:
-        print(line)
-    return 1 if arguments == ["check"] and wrong else 0
+    is_check = arguments == ["check"]
+    failed = False
+    for book in BOOKS:
+        page, wrong = render(book)
+        if is_check and book.page.read_text(encoding="utf-8") != page:
+            wrong.append(f"docs/{book.file} is stale: make conformance")
+        if not is_check:
+            book.page.write_text(page, encoding="utf-8")
+        for line in wrong:
+            print(line)
+        failed = failed or bool(wrong)
+    return 1 if is_check and failed else 0
 
 
 if __name__ == "__main__":
