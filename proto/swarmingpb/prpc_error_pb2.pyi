@@ -30,19 +30,13 @@ class ErrorDetails(_message.Message):
         *,
         response_too_big: Global___ResponseTooBig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "error", b"error", "response_too_big", b"response_too_big"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response_too_big", b"response_too_big"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "error", b"error", "response_too_big", b"response_too_big"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response_too_big", b"response_too_big"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_error: _TypeAlias = _typing.Literal["response_too_big"]  # noqa: Y015
     _WhichOneofArgType_error: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
-    def WhichOneof(
-        self, oneof_group: _WhichOneofArgType_error
-    ) -> _WhichOneofReturnType_error | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_error) -> _WhichOneofReturnType_error | None: ...
 
 Global___ErrorDetails: _TypeAlias = ErrorDetails  # noqa: Y015
 
@@ -64,9 +58,7 @@ class ResponseTooBig(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "response_limit", b"response_limit", "response_size", b"response_size"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_limit", b"response_limit", "response_size", b"response_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,9 +32,7 @@ class _StateQuery:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _StateQueryEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_StateQuery.ValueType], _builtins.type
-):
+class _StateQueryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StateQuery.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     QUERY_PENDING: _StateQuery.ValueType  # 0
     QUERY_RUNNING: _StateQuery.ValueType  # 1
@@ -76,9 +74,7 @@ class _SortQuery:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SortQueryEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_SortQuery.ValueType], _builtins.type
-):
+class _SortQueryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SortQuery.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     QUERY_CREATED_TS: _SortQuery.ValueType  # 0
     QUERY_COMPLETED_TS: _SortQuery.ValueType  # 2
@@ -97,9 +93,7 @@ class _NullableBool:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _NullableBoolEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_NullableBool.ValueType], _builtins.type
-):
+class _NullableBoolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NullableBool.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     NULL: _NullableBool.ValueType  # 0
     FALSE: _NullableBool.ValueType  # 1
@@ -117,9 +111,7 @@ class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _TaskStateEnumTypeWrapper(
-    _enum_type_wrapper._EnumTypeWrapper[_TaskState.ValueType], _builtins.type
-):
+class _TaskStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     INVALID: _TaskState.ValueType  # 0
     RUNNING: _TaskState.ValueType  # 16
@@ -234,9 +226,7 @@ class CASReference(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cas_instance", b"cas_instance", "digest", b"digest"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cas_instance", b"cas_instance", "digest", b"digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,9 +251,7 @@ class CipdPackage(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "package_name", b"package_name", "path", b"path", "version", b"version"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["package_name", b"package_name", "path", b"path", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,9 +278,7 @@ class CipdInput(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client_package", b"client_package"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "client_package", b"client_package", "packages", b"packages", "server", b"server"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_package", b"client_package", "packages", b"packages", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,9 +302,7 @@ class CipdPins(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client_package", b"client_package"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "client_package", b"client_package", "packages", b"packages"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_package", b"client_package", "packages", b"packages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,9 +365,7 @@ class ResultDBInfo(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "hostname", b"hostname", "invocation", b"invocation"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "invocation", b"invocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,26 +427,7 @@ class CASOperationStats(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "duration",
-        b"duration",
-        "initial_number_items",
-        b"initial_number_items",
-        "initial_size",
-        b"initial_size",
-        "items_cold",
-        b"items_cold",
-        "items_hot",
-        b"items_hot",
-        "num_items_cold",
-        b"num_items_cold",
-        "num_items_hot",
-        b"num_items_hot",
-        "total_bytes_items_cold",
-        b"total_bytes_items_cold",
-        "total_bytes_items_hot",
-        b"total_bytes_items_hot",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "initial_number_items", b"initial_number_items", "initial_size", b"initial_size", "items_cold", b"items_cold", "items_hot", b"items_hot", "num_items_cold", b"num_items_cold", "num_items_hot", b"num_items_hot", "total_bytes_items_cold", b"total_bytes_items_cold", "total_bytes_items_hot", b"total_bytes_items_hot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -509,41 +472,9 @@ class PerformanceStats(_message.Message):
         named_caches_uninstall: Global___OperationStats | None = ...,
         cleanup: Global___OperationStats | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "cache_trim",
-        b"cache_trim",
-        "cleanup",
-        b"cleanup",
-        "isolated_download",
-        b"isolated_download",
-        "isolated_upload",
-        b"isolated_upload",
-        "named_caches_install",
-        b"named_caches_install",
-        "named_caches_uninstall",
-        b"named_caches_uninstall",
-        "package_installation",
-        b"package_installation",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache_trim", b"cache_trim", "cleanup", b"cleanup", "isolated_download", b"isolated_download", "isolated_upload", b"isolated_upload", "named_caches_install", b"named_caches_install", "named_caches_uninstall", b"named_caches_uninstall", "package_installation", b"package_installation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_overhead",
-        b"bot_overhead",
-        "cache_trim",
-        b"cache_trim",
-        "cleanup",
-        b"cleanup",
-        "isolated_download",
-        b"isolated_download",
-        "isolated_upload",
-        b"isolated_upload",
-        "named_caches_install",
-        b"named_caches_install",
-        "named_caches_uninstall",
-        b"named_caches_uninstall",
-        "package_installation",
-        b"package_installation",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_overhead", b"bot_overhead", "cache_trim", b"cache_trim", "cleanup", b"cleanup", "isolated_download", b"isolated_download", "isolated_upload", b"isolated_upload", "named_caches_install", b"named_caches_install", "named_caches_uninstall", b"named_caches_uninstall", "package_installation", b"package_installation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -557,9 +488,7 @@ class Containment(_message.Message):
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ContainmentTypeEnumTypeWrapper(
-        _enum_type_wrapper._EnumTypeWrapper[Containment._ContainmentType.ValueType], _builtins.type
-    ):
+    class _ContainmentTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Containment._ContainmentType.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         NOT_SPECIFIED: Containment._ContainmentType.ValueType  # 0
         NONE: Containment._ContainmentType.ValueType  # 1
@@ -590,16 +519,7 @@ class Containment(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "containment_type",
-        b"containment_type",
-        "limit_processes",
-        b"limit_processes",
-        "limit_total_committed_memory",
-        b"limit_total_committed_memory",
-        "lower_priority",
-        b"lower_priority",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containment_type", b"containment_type", "limit_processes", b"limit_processes", "limit_total_committed_memory", b"limit_total_committed_memory", "lower_priority", b"lower_priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -641,9 +561,7 @@ class TaskProperties(_message.Message):
     @_builtins.property
     def env(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringPair]: ...
     @_builtins.property
-    def env_prefixes(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
+    def env_prefixes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
     @_builtins.property
     def cas_input_root(self) -> Global___CASReference: ...
     @_builtins.property
@@ -669,47 +587,9 @@ class TaskProperties(_message.Message):
         secret_bytes: _builtins.bytes = ...,
         containment: Global___Containment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "cas_input_root",
-        b"cas_input_root",
-        "cipd_input",
-        b"cipd_input",
-        "containment",
-        b"containment",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cas_input_root", b"cas_input_root", "cipd_input", b"cipd_input", "containment", b"containment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "caches",
-        b"caches",
-        "cas_input_root",
-        b"cas_input_root",
-        "cipd_input",
-        b"cipd_input",
-        "command",
-        b"command",
-        "containment",
-        b"containment",
-        "dimensions",
-        b"dimensions",
-        "env",
-        b"env",
-        "env_prefixes",
-        b"env_prefixes",
-        "execution_timeout_secs",
-        b"execution_timeout_secs",
-        "grace_period_secs",
-        b"grace_period_secs",
-        "idempotent",
-        b"idempotent",
-        "io_timeout_secs",
-        b"io_timeout_secs",
-        "outputs",
-        b"outputs",
-        "relative_cwd",
-        b"relative_cwd",
-        "secret_bytes",
-        b"secret_bytes",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caches", b"caches", "cas_input_root", b"cas_input_root", "cipd_input", b"cipd_input", "command", b"command", "containment", b"containment", "dimensions", b"dimensions", "env", b"env", "env_prefixes", b"env_prefixes", "execution_timeout_secs", b"execution_timeout_secs", "grace_period_secs", b"grace_period_secs", "idempotent", b"idempotent", "io_timeout_secs", b"io_timeout_secs", "outputs", b"outputs", "relative_cwd", b"relative_cwd", "secret_bytes", b"secret_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -735,14 +615,7 @@ class TaskSlice(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["properties", b"properties"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "expiration_secs",
-        b"expiration_secs",
-        "properties",
-        b"properties",
-        "wait_for_capacity",
-        b"wait_for_capacity",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expiration_secs", b"expiration_secs", "properties", b"properties", "wait_for_capacity", b"wait_for_capacity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -815,48 +688,9 @@ class TaskRequestResponse(_message.Message):
         bot_ping_tolerance_secs: _builtins.int = ...,
         rbe_instance: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "created_ts", b"created_ts", "properties", b"properties", "resultdb", b"resultdb"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_ts", b"created_ts", "properties", b"properties", "resultdb", b"resultdb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "authenticated",
-        b"authenticated",
-        "bot_ping_tolerance_secs",
-        b"bot_ping_tolerance_secs",
-        "created_ts",
-        b"created_ts",
-        "expiration_secs",
-        b"expiration_secs",
-        "name",
-        b"name",
-        "parent_task_id",
-        b"parent_task_id",
-        "priority",
-        b"priority",
-        "properties",
-        b"properties",
-        "pubsub_topic",
-        b"pubsub_topic",
-        "pubsub_userdata",
-        b"pubsub_userdata",
-        "rbe_instance",
-        b"rbe_instance",
-        "realm",
-        b"realm",
-        "resultdb",
-        b"resultdb",
-        "service_account",
-        b"service_account",
-        "tags",
-        b"tags",
-        "task_id",
-        b"task_id",
-        "task_slices",
-        b"task_slices",
-        "user",
-        b"user",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated", b"authenticated", "bot_ping_tolerance_secs", b"bot_ping_tolerance_secs", "created_ts", b"created_ts", "expiration_secs", b"expiration_secs", "name", b"name", "parent_task_id", b"parent_task_id", "priority", b"priority", "properties", b"properties", "pubsub_topic", b"pubsub_topic", "pubsub_userdata", b"pubsub_userdata", "rbe_instance", b"rbe_instance", "realm", b"realm", "resultdb", b"resultdb", "service_account", b"service_account", "tags", b"tags", "task_id", b"task_id", "task_slices", b"task_slices", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,9 +747,7 @@ class TaskResultResponse(_message.Message):
     run_id: _builtins.str
     current_task_slice: _builtins.int
     @_builtins.property
-    def bot_dimensions(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
+    def bot_dimensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
     @_builtins.property
     def bot_idle_since_ts(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -981,93 +813,9 @@ class TaskResultResponse(_message.Message):
         missing_cas: _abc.Iterable[Global___CASReference] | None = ...,
         missing_cipd: _abc.Iterable[Global___CipdPackage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "abandoned_ts",
-        b"abandoned_ts",
-        "bot_idle_since_ts",
-        b"bot_idle_since_ts",
-        "cas_output_root",
-        b"cas_output_root",
-        "cipd_pins",
-        b"cipd_pins",
-        "completed_ts",
-        b"completed_ts",
-        "created_ts",
-        b"created_ts",
-        "modified_ts",
-        b"modified_ts",
-        "performance_stats",
-        b"performance_stats",
-        "resultdb_info",
-        b"resultdb_info",
-        "started_ts",
-        b"started_ts",
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abandoned_ts", b"abandoned_ts", "bot_idle_since_ts", b"bot_idle_since_ts", "cas_output_root", b"cas_output_root", "cipd_pins", b"cipd_pins", "completed_ts", b"completed_ts", "created_ts", b"created_ts", "modified_ts", b"modified_ts", "performance_stats", b"performance_stats", "resultdb_info", b"resultdb_info", "started_ts", b"started_ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "abandoned_ts",
-        b"abandoned_ts",
-        "bot_dimensions",
-        b"bot_dimensions",
-        "bot_id",
-        b"bot_id",
-        "bot_idle_since_ts",
-        b"bot_idle_since_ts",
-        "bot_logs_cloud_project",
-        b"bot_logs_cloud_project",
-        "bot_version",
-        b"bot_version",
-        "cas_output_root",
-        b"cas_output_root",
-        "cipd_pins",
-        b"cipd_pins",
-        "completed_ts",
-        b"completed_ts",
-        "cost_saved_usd",
-        b"cost_saved_usd",
-        "costs_usd",
-        b"costs_usd",
-        "created_ts",
-        b"created_ts",
-        "current_task_slice",
-        b"current_task_slice",
-        "deduped_from",
-        b"deduped_from",
-        "duration",
-        b"duration",
-        "exit_code",
-        b"exit_code",
-        "failure",
-        b"failure",
-        "internal_failure",
-        b"internal_failure",
-        "missing_cas",
-        b"missing_cas",
-        "missing_cipd",
-        b"missing_cipd",
-        "modified_ts",
-        b"modified_ts",
-        "name",
-        b"name",
-        "performance_stats",
-        b"performance_stats",
-        "resultdb_info",
-        b"resultdb_info",
-        "run_id",
-        b"run_id",
-        "server_versions",
-        b"server_versions",
-        "started_ts",
-        b"started_ts",
-        "state",
-        b"state",
-        "tags",
-        b"tags",
-        "task_id",
-        b"task_id",
-        "user",
-        b"user",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ts", b"abandoned_ts", "bot_dimensions", b"bot_dimensions", "bot_id", b"bot_id", "bot_idle_since_ts", b"bot_idle_since_ts", "bot_logs_cloud_project", b"bot_logs_cloud_project", "bot_version", b"bot_version", "cas_output_root", b"cas_output_root", "cipd_pins", b"cipd_pins", "completed_ts", b"completed_ts", "cost_saved_usd", b"cost_saved_usd", "costs_usd", b"costs_usd", "created_ts", b"created_ts", "current_task_slice", b"current_task_slice", "deduped_from", b"deduped_from", "duration", b"duration", "exit_code", b"exit_code", "failure", b"failure", "internal_failure", b"internal_failure", "missing_cas", b"missing_cas", "missing_cipd", b"missing_cipd", "modified_ts", b"modified_ts", "name", b"name", "performance_stats", b"performance_stats", "resultdb_info", b"resultdb_info", "run_id", b"run_id", "server_versions", b"server_versions", "started_ts", b"started_ts", "state", b"state", "tags", b"tags", "task_id", b"task_id", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1111,9 +859,7 @@ class BotInfo(_message.Message):
     @_builtins.property
     def last_seen_ts(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def dimensions(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
+    def dimensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
     def __init__(
         self,
         *,
@@ -1134,44 +880,9 @@ class BotInfo(_message.Message):
         session_id: _builtins.str = ...,
         termination_task_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "first_seen_ts", b"first_seen_ts", "last_seen_ts", b"last_seen_ts"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_seen_ts", b"first_seen_ts", "last_seen_ts", b"last_seen_ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "authenticated_as",
-        b"authenticated_as",
-        "bot_id",
-        b"bot_id",
-        "deleted",
-        b"deleted",
-        "dimensions",
-        b"dimensions",
-        "external_ip",
-        b"external_ip",
-        "first_seen_ts",
-        b"first_seen_ts",
-        "is_dead",
-        b"is_dead",
-        "last_seen_ts",
-        b"last_seen_ts",
-        "maintenance_msg",
-        b"maintenance_msg",
-        "quarantined",
-        b"quarantined",
-        "session_id",
-        b"session_id",
-        "state",
-        b"state",
-        "task_id",
-        b"task_id",
-        "task_name",
-        b"task_name",
-        "termination_task_id",
-        b"termination_task_id",
-        "version",
-        b"version",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated_as", b"authenticated_as", "bot_id", b"bot_id", "deleted", b"deleted", "dimensions", b"dimensions", "external_ip", b"external_ip", "first_seen_ts", b"first_seen_ts", "is_dead", b"is_dead", "last_seen_ts", b"last_seen_ts", "maintenance_msg", b"maintenance_msg", "quarantined", b"quarantined", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "task_name", b"task_name", "termination_task_id", b"termination_task_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1206,9 +917,7 @@ class BotEventResponse(_message.Message):
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def dimensions(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
+    def dimensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
     def __init__(
         self,
         *,
@@ -1227,32 +936,7 @@ class BotEventResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ts", b"ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "authenticated_as",
-        b"authenticated_as",
-        "dimensions",
-        b"dimensions",
-        "event_type",
-        b"event_type",
-        "external_ip",
-        b"external_ip",
-        "maintenance_msg",
-        b"maintenance_msg",
-        "message",
-        b"message",
-        "quarantined",
-        b"quarantined",
-        "session_id",
-        b"session_id",
-        "state",
-        b"state",
-        "task_id",
-        b"task_id",
-        "ts",
-        b"ts",
-        "version",
-        b"version",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticated_as", b"authenticated_as", "dimensions", b"dimensions", "event_type", b"event_type", "external_ip", b"external_ip", "maintenance_msg", b"maintenance_msg", "message", b"message", "quarantined", b"quarantined", "session_id", b"session_id", "state", b"state", "task_id", b"task_id", "ts", b"ts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1325,18 +1009,7 @@ class BotEventsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_id",
-        b"bot_id",
-        "cursor",
-        b"cursor",
-        "end",
-        b"end",
-        "limit",
-        b"limit",
-        "start",
-        b"start",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_id", b"bot_id", "cursor", b"cursor", "end", b"end", "limit", b"limit", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1363,9 +1036,7 @@ class BotEventsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor", b"cursor", "items", b"items", "now", b"now"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "items", b"items", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1448,24 +1119,7 @@ class BotTasksRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_id",
-        b"bot_id",
-        "cursor",
-        b"cursor",
-        "end",
-        b"end",
-        "include_performance_stats",
-        b"include_performance_stats",
-        "limit",
-        b"limit",
-        "sort",
-        b"sort",
-        "start",
-        b"start",
-        "state",
-        b"state",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_id", b"bot_id", "cursor", b"cursor", "end", b"end", "include_performance_stats", b"include_performance_stats", "limit", b"limit", "sort", b"sort", "start", b"start", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1492,9 +1146,7 @@ class TaskListResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor", b"cursor", "items", b"items", "now", b"now"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "items", b"items", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1532,22 +1184,7 @@ class BotsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor",
-        b"cursor",
-        "dimensions",
-        b"dimensions",
-        "in_maintenance",
-        b"in_maintenance",
-        "is_busy",
-        b"is_busy",
-        "is_dead",
-        b"is_dead",
-        "limit",
-        b"limit",
-        "quarantined",
-        b"quarantined",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "dimensions", b"dimensions", "in_maintenance", b"in_maintenance", "is_busy", b"is_busy", "is_dead", b"is_dead", "limit", b"limit", "quarantined", b"quarantined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1577,9 +1214,7 @@ class BotInfoListResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor", b"cursor", "death_timeout", b"death_timeout", "items", b"items", "now", b"now"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "death_timeout", b"death_timeout", "items", b"items", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1634,20 +1269,7 @@ class BotsCount(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "busy",
-        b"busy",
-        "count",
-        b"count",
-        "dead",
-        b"dead",
-        "maintenance",
-        b"maintenance",
-        "now",
-        b"now",
-        "quarantined",
-        b"quarantined",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "count", b"count", "dead", b"dead", "maintenance", b"maintenance", "now", b"now", "quarantined", b"quarantined"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1679,9 +1301,7 @@ class BotsDimensions(_message.Message):
     BOTS_DIMENSIONS_FIELD_NUMBER: _builtins.int
     TS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def bots_dimensions(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
+    def bots_dimensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringListPair]: ...
     @_builtins.property
     def ts(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1692,9 +1312,7 @@ class BotsDimensions(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ts", b"ts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bots_dimensions", b"bots_dimensions", "ts", b"ts"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bots_dimensions", b"bots_dimensions", "ts", b"ts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1710,19 +1328,14 @@ class NewTaskRequest(_message.Message):
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _PoolTaskTemplateFieldEnumTypeWrapper(
-        _enum_type_wrapper._EnumTypeWrapper[NewTaskRequest._PoolTaskTemplateField.ValueType],
-        _builtins.type,
-    ):
+    class _PoolTaskTemplateFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[NewTaskRequest._PoolTaskTemplateField.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         AUTO: NewTaskRequest._PoolTaskTemplateField.ValueType  # 0
         CANARY_PREFER: NewTaskRequest._PoolTaskTemplateField.ValueType  # 1
         CANARY_NEVER: NewTaskRequest._PoolTaskTemplateField.ValueType  # 2
         SKIP: NewTaskRequest._PoolTaskTemplateField.ValueType  # 3
 
-    class PoolTaskTemplateField(
-        _PoolTaskTemplateField, metaclass=_PoolTaskTemplateFieldEnumTypeWrapper
-    ): ...
+    class PoolTaskTemplateField(_PoolTaskTemplateField, metaclass=_PoolTaskTemplateFieldEnumTypeWrapper): ...
     AUTO: NewTaskRequest.PoolTaskTemplateField.ValueType  # 0
     CANARY_PREFER: NewTaskRequest.PoolTaskTemplateField.ValueType  # 1
     CANARY_NEVER: NewTaskRequest.PoolTaskTemplateField.ValueType  # 2
@@ -1790,48 +1403,9 @@ class NewTaskRequest(_message.Message):
         resultdb: Global___ResultDBCfg | None = ...,
         realm: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "properties", b"properties", "resultdb", b"resultdb"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["properties", b"properties", "resultdb", b"resultdb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_ping_tolerance_secs",
-        b"bot_ping_tolerance_secs",
-        "evaluate_only",
-        b"evaluate_only",
-        "expiration_secs",
-        b"expiration_secs",
-        "name",
-        b"name",
-        "parent_task_id",
-        b"parent_task_id",
-        "pool_task_template",
-        b"pool_task_template",
-        "priority",
-        b"priority",
-        "properties",
-        b"properties",
-        "pubsub_auth_token",
-        b"pubsub_auth_token",
-        "pubsub_topic",
-        b"pubsub_topic",
-        "pubsub_userdata",
-        b"pubsub_userdata",
-        "realm",
-        b"realm",
-        "request_uuid",
-        b"request_uuid",
-        "resultdb",
-        b"resultdb",
-        "service_account",
-        b"service_account",
-        "tags",
-        b"tags",
-        "task_slices",
-        b"task_slices",
-        "user",
-        b"user",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_ping_tolerance_secs", b"bot_ping_tolerance_secs", "evaluate_only", b"evaluate_only", "expiration_secs", b"expiration_secs", "name", b"name", "parent_task_id", b"parent_task_id", "pool_task_template", b"pool_task_template", "priority", b"priority", "properties", b"properties", "pubsub_auth_token", b"pubsub_auth_token", "pubsub_topic", b"pubsub_topic", "pubsub_userdata", b"pubsub_userdata", "realm", b"realm", "request_uuid", b"request_uuid", "resultdb", b"resultdb", "service_account", b"service_account", "tags", b"tags", "task_slices", b"task_slices", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1856,13 +1430,9 @@ class TaskRequestMetadataResponse(_message.Message):
         request: Global___TaskRequestResponse | None = ...,
         task_result: Global___TaskResultResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal[
-        "request", b"request", "task_result", b"task_result"
-    ]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "task_result", b"task_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "request", b"request", "task_id", b"task_id", "task_result", b"task_result"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "task_id", b"task_id", "task_result", b"task_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1884,9 +1454,7 @@ class TaskIdWithPerfRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "include_performance_stats", b"include_performance_stats", "task_id", b"task_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_performance_stats", b"include_performance_stats", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1909,9 +1477,7 @@ class BatchGetResultRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "include_performance_stats", b"include_performance_stats", "task_ids", b"task_ids"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_performance_stats", b"include_performance_stats", "task_ids", b"task_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1940,27 +1506,17 @@ class BatchGetResultResponse(_message.Message):
             result: Global___TaskResultResponse | None = ...,
             error: _status_pb2.Status | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal[
-            "error", b"error", "outcome", b"outcome", "result", b"result"
-        ]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal[
-            "error", b"error", "outcome", b"outcome", "result", b"result", "task_id", b"task_id"
-        ]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
         _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
-        def WhichOneof(
-            self, oneof_group: _WhichOneofArgType_outcome
-        ) -> _WhichOneofReturnType_outcome | None: ...
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[
-        Global___BatchGetResultResponse.ResultOrError
-    ]: ...
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetResultResponse.ResultOrError]: ...
     def __init__(
         self,
         *,
@@ -2009,9 +1565,7 @@ class TaskCancelRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "kill_running", b"kill_running", "task_id", b"task_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kill_running", b"kill_running", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2033,9 +1587,7 @@ class CancelResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "canceled", b"canceled", "was_running", b"was_running"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2072,20 +1624,7 @@ class TasksCancelRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor",
-        b"cursor",
-        "end",
-        b"end",
-        "kill_running",
-        b"kill_running",
-        "limit",
-        b"limit",
-        "start",
-        b"start",
-        "tags",
-        b"tags",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "end", b"end", "kill_running", b"kill_running", "limit", b"limit", "start", b"start", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2111,9 +1650,7 @@ class TasksCancelResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor", b"cursor", "matched", b"matched", "now", b"now"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "matched", b"matched", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2138,9 +1675,7 @@ class TaskIdWithOffsetRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "length", b"length", "offset", b"offset", "task_id", b"task_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "offset", b"offset", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2205,24 +1740,7 @@ class TasksWithPerfRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor",
-        b"cursor",
-        "end",
-        b"end",
-        "include_performance_stats",
-        b"include_performance_stats",
-        "limit",
-        b"limit",
-        "sort",
-        b"sort",
-        "start",
-        b"start",
-        "state",
-        b"state",
-        "tags",
-        b"tags",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "end", b"end", "include_performance_stats", b"include_performance_stats", "limit", b"limit", "sort", b"sort", "start", b"start", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2262,22 +1780,7 @@ class TasksRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor",
-        b"cursor",
-        "end",
-        b"end",
-        "limit",
-        b"limit",
-        "sort",
-        b"sort",
-        "start",
-        b"start",
-        "state",
-        b"state",
-        "tags",
-        b"tags",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "end", b"end", "limit", b"limit", "sort", b"sort", "start", b"start", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2292,9 +1795,7 @@ class TaskRequestsResponse(_message.Message):
     NOW_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     @_builtins.property
-    def items(
-        self,
-    ) -> _containers.RepeatedCompositeFieldContainer[Global___TaskRequestResponse]: ...
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskRequestResponse]: ...
     @_builtins.property
     def now(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -2306,9 +1807,7 @@ class TaskRequestsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cursor", b"cursor", "items", b"items", "now", b"now"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "items", b"items", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2379,9 +1878,7 @@ class TasksCountRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "end", b"end", "start", b"start", "state", b"state", "tags", b"tags"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start", "state", b"state", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2450,20 +1947,7 @@ class ServerDetails(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_version",
-        b"bot_version",
-        "cas_viewer_server",
-        b"cas_viewer_server",
-        "display_server_url_template",
-        b"display_server_url_template",
-        "luci_config",
-        b"luci_config",
-        "machine_provider_template",
-        b"machine_provider_template",
-        "server_version",
-        b"server_version",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_version", b"bot_version", "cas_viewer_server", b"cas_viewer_server", "display_server_url_template", b"display_server_url_template", "luci_config", b"luci_config", "machine_provider_template", b"machine_provider_template", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2508,9 +1992,7 @@ class PermissionsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "bot_id", b"bot_id", "tags", b"tags", "task_id", b"task_id"
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot_id", b"bot_id", "tags", b"tags", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2558,28 +2040,7 @@ class ClientPermissions(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal[
-        "cancel_task",
-        b"cancel_task",
-        "cancel_tasks",
-        b"cancel_tasks",
-        "delete_bot",
-        b"delete_bot",
-        "delete_bots",
-        b"delete_bots",
-        "get_bootstrap_token",
-        b"get_bootstrap_token",
-        "get_configs",
-        b"get_configs",
-        "list_bots",
-        b"list_bots",
-        "list_tasks",
-        b"list_tasks",
-        "put_configs",
-        b"put_configs",
-        "terminate_bot",
-        b"terminate_bot",
-    ]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_task", b"cancel_task", "cancel_tasks", b"cancel_tasks", "delete_bot", b"delete_bot", "delete_bots", b"delete_bots", "get_bootstrap_token", b"get_bootstrap_token", "get_configs", b"get_configs", "list_bots", b"list_bots", "list_tasks", b"list_tasks", "put_configs", b"put_configs", "terminate_bot", b"terminate_bot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
