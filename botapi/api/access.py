@@ -4,12 +4,40 @@ The objects are those of prpc-api 8.1: the server, a pool, a bot, a task. A refu
 caller, permission and what was asked for, never the pool of a bot or task.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
 from botapi.api.parts import ApiParts
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.permissions import Caller, Permission
+from botapi.domain.names import parse_task_id
+from botapi.domain.permissions import Caller, Needs, On, Permission
 from botapi.domain.task import TaskRequest
+from botapi.store import codec
+
+
+def check_call(parts: ApiParts, caller: Caller, needs: Needs, path: Mapping[str, str]) -> None:
+    """May this call be made? `path` has `bot_id` or `task_id` where `needs` speaks of one.
+
+    Raises Refusal: PERMISSION_DENIED; NOT_FOUND for a task that there is not, before it.
+    A task is read only for callers who have the permission in some pools or in none.
+    """
+    if needs.permission is None or needs.on is On.ITEMS:
+        return
+    if needs.on is On.SERVER:
+        check_server(caller, needs.permission)
+    elif needs.on is On.BOT:
+        check_bot(parts, caller, needs.permission, path["bot_id"])
+    elif not caller.may(needs.permission):
+        check_task(parts, caller, needs.permission, stored_request(parts, path["task_id"]))
+
+
+def stored_request(parts: ApiParts, task_id: str) -> TaskRequest:
+    """What was asked for under a task or run id. Raises Refusal NOT_FOUND."""
+    with suppress(ValueError):
+        (doc,) = parts.store.get(codec.REQ, codec.task_key(parse_task_id(task_id)))
+        if doc is not None:
+            return codec.read_request(doc)
+    raise Refusal(Code.NOT_FOUND, f'there is no task "{task_id[:40]}"')
 
 
 def check_server(caller: Caller, permission: Permission) -> None:

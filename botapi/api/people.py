@@ -54,7 +54,7 @@ def person_of_call(parts: ApiParts, authorization: str, cookie: str) -> Person:
         return Person(actor.name, str(actor.role))
     person = person_of_session(parts, cookie) if cookie else None
     if person is not None:
-        return Person(person.name, READER)
+        return person
     if parts.settings.anonymous_read:
         return ANYBODY
     raise no_key()

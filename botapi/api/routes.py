@@ -1,7 +1,7 @@
 """`/api/v1` over Flask: a table of calls, and the one way into them.
 
-Every call passes `_answer`: it finds out who asks before anything else happens. A path of
-the table takes every method, so that a wrong one is told which are right.
+Every call passes `_answer`: it finds out who asks, and whether they may, before anything
+else happens. A path of the table takes every method, so that a wrong one is told which are right.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +11,24 @@ from typing import Any
 from flask import Blueprint, Request, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from botapi.api import archives, bootstrap, bots, keys, outputs, people, problems, queries, tasks
+from botapi.api import (
+    access,
+    archives,
+    bootstrap,
+    bots,
+    keys,
+    outputs,
+    people,
+    problems,
+    queries,
+    tasks,
+)
 from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
 from botapi.api.server import ApiServer
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.permissions import Needs, On, Permission
 from botapi.door import BodyTooLarge, Door, read_body
 from botapi.store.protocol import StoreError
 from botapi.wire_json import dumps
@@ -27,6 +39,7 @@ CONFIG_BODY_LIMIT = 4 * 1024 * 1024
 """Files of a configuration grow when they are written as JSON."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = frozenset({"GET", "HEAD"})
+P = Permission
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,14 @@ class Answer:
 
 
 Handler = Callable[..., Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A call, and what it needs: there is no call without a declaration."""
+
+    handle: Handler
+    needs: Needs
 
 
 def create_task(call: Call) -> Answer:
@@ -253,45 +274,61 @@ def list_audit(call: Call) -> Answer:
     return Answer(call.server.audit(call.query))
 
 
-TABLE: Mapping[str, Mapping[str, Handler]] = {
-    "/tasks": {"GET": list_tasks, "POST": create_task},
-    "/tasks/collect": {"POST": collect},
-    "/tasks/<task_id>": {"GET": get_task},
-    "/tasks/<task_id>/cancel": {"POST": cancel},
-    "/tasks/<task_id>/output": {"GET": get_output},
-    "/bots": {"GET": list_bots},
-    "/bots/<path:bot_id>": {"GET": get_bot},
-    "/bots/<path:bot_id>/events": {"GET": list_events},
-    "/bots/<path:bot_id>/quarantine": {"POST": quarantine_bot},
-    "/bots/<path:bot_id>/release": {"POST": release_bot},
-    "/bootstrap-tokens": {"POST": create_bootstrap_token},
-    "/whoami": {"GET": whoami},
-    "/config": {"GET": get_config},
-    "/config/bots.cfg": {"GET": get_bots_cfg},
-    "/config/revisions": {"GET": list_revisions},
-    "/config/revisions/<rev>": {"GET": get_revision},
-    "/config/validate": {"POST": validate_config},
-    "/config/preview": {"POST": preview_config},
-    "/config/apply": {"POST": apply_config},
-    "/config/rollback": {"POST": roll_config_back},
-    "/archives": {"GET": list_archives, "POST": upload_archive},
-    "/archives/<release>": {"GET": get_archive},
-    "/rollout": {
-        "GET": get_rollout,
-        "POST": _rollout_call(archives.START_BODY, archives.start),
+TABLE: Mapping[str, Mapping[str, Route]] = {
+    "/tasks": {
+        "GET": Route(list_tasks, Needs(P.LIST_TASKS, On.ITEMS)),
+        "POST": Route(create_task, Needs(P.CREATE_TASK, On.ITEMS)),
     },
-    "/rollout/halt": {"POST": _rollout_call(archives.REASON_BODY, archives.halt)},
-    "/rollout/resume": {"POST": _rollout_call(archives.REASON_BODY, archives.resume)},
-    "/rollout/rollback": {"POST": _rollout_call(archives.REASON_BODY, archives.roll_back)},
-    "/rollout/canary": {"POST": _rollout_call(archives.CANARY_BODY, archives.canary)},
-    "/keys": {"GET": list_keys},
-    "/keys/<purpose>/rotate": {"POST": rotate_keys},
-    "/keys/<purpose>/revoke": {"POST": revoke_key},
-    "/audit": {"GET": list_audit},
+    "/tasks/collect": {"POST": Route(collect, Needs(P.TASKS_GET, On.ITEMS))},
+    "/tasks/<task_id>": {"GET": Route(get_task, Needs(P.TASKS_GET, On.TASK))},
+    "/tasks/<task_id>/cancel": {"POST": Route(cancel, Needs(P.TASKS_CANCEL, On.TASK))},
+    "/tasks/<task_id>/output": {"GET": Route(get_output, Needs(P.TASKS_GET, On.TASK))},
+    "/bots": {"GET": Route(list_bots, Needs(P.LIST_BOTS, On.ITEMS))},
+    "/bots/<path:bot_id>": {"GET": Route(get_bot, Needs(P.LIST_BOTS, On.BOT))},
+    "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
+    "/bots/<path:bot_id>/quarantine": {
+        "POST": Route(quarantine_bot, Needs(P.QUARANTINE_BOT, On.BOT))
+    },
+    "/bots/<path:bot_id>/release": {"POST": Route(release_bot, Needs(P.QUARANTINE_BOT, On.BOT))},
+    "/bootstrap-tokens": {"POST": Route(create_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS))},
+    "/whoami": {"GET": Route(whoami, Needs(None, On.NOTHING))},
+    "/config": {"GET": Route(get_config, Needs(P.VIEW_CONFIG))},
+    "/config/bots.cfg": {"GET": Route(get_bots_cfg, Needs(P.VIEW_CONFIG))},
+    "/config/revisions": {"GET": Route(list_revisions, Needs(P.VIEW_CONFIG))},
+    "/config/revisions/<rev>": {"GET": Route(get_revision, Needs(P.VIEW_CONFIG))},
+    "/config/validate": {"POST": Route(validate_config, Needs(P.VIEW_CONFIG))},
+    "/config/preview": {"POST": Route(preview_config, Needs(P.VIEW_CONFIG))},
+    "/config/apply": {"POST": Route(apply_config, Needs(P.CHANGE_CONFIG))},
+    "/config/rollback": {"POST": Route(roll_config_back, Needs(P.CHANGE_CONFIG))},
+    "/archives": {
+        "GET": Route(list_archives, Needs(P.VIEW_CONFIG)),
+        "POST": Route(upload_archive, Needs(P.ADMINISTER)),
+    },
+    "/archives/<release>": {"GET": Route(get_archive, Needs(P.VIEW_CONFIG))},
+    "/rollout": {
+        "GET": Route(get_rollout, Needs(P.VIEW_CONFIG)),
+        "POST": Route(_rollout_call(archives.START_BODY, archives.start), Needs(P.ADMINISTER)),
+    },
+    "/rollout/halt": {
+        "POST": Route(_rollout_call(archives.REASON_BODY, archives.halt), Needs(P.ADMINISTER))
+    },
+    "/rollout/resume": {
+        "POST": Route(_rollout_call(archives.REASON_BODY, archives.resume), Needs(P.ADMINISTER))
+    },
+    "/rollout/rollback": {
+        "POST": Route(_rollout_call(archives.REASON_BODY, archives.roll_back), Needs(P.ADMINISTER))
+    },
+    "/rollout/canary": {
+        "POST": Route(_rollout_call(archives.CANARY_BODY, archives.canary), Needs(P.ADMINISTER))
+    },
+    "/keys": {"GET": Route(list_keys, Needs(P.ADMINISTER))},
+    "/keys/<purpose>/rotate": {"POST": Route(rotate_keys, Needs(P.ADMINISTER))},
+    "/keys/<purpose>/revoke": {"POST": Route(revoke_key, Needs(P.ADMINISTER))},
+    "/audit": {"GET": Route(list_audit, Needs(P.VIEW_AUDIT))},
     "/": {},
     "/<path:rest>": {},
 }
-"""Every path with its methods; the last two are the paths that do not exist."""
+"""Every path with its methods, each with what it needs; the last two paths do not exist."""
 
 BODY_LIMITS: Mapping[Handler, int] = {
     **dict.fromkeys((validate_config, preview_config, apply_config), CONFIG_BODY_LIMIT),
@@ -330,21 +367,22 @@ class ApiRoutes:
         routes.register_error_handler(Exception, problems.of_bug)
         return routes
 
-    def _view(self, handlers: Mapping[str, Handler]) -> Callable[..., Response]:
+    def _view(self, handlers: Mapping[str, Route]) -> Callable[..., Response]:
         def view(**path_values: str) -> Response:
             return self._answer(handlers, path_values)
 
         return view
 
-    def _answer(self, handlers: Mapping[str, Handler], path_values: Mapping[str, str]) -> Response:
+    def _answer(self, handlers: Mapping[str, Route], path_values: Mapping[str, str]) -> Response:
         person = self._person(request)
         method = "GET" if request.method == "HEAD" else request.method
         if not handlers:
             raise Refusal(Code.NOT_FOUND, f"there is no {request.path}; see docs/api.md")
         if method not in handlers:
             raise MethodNotAllowed(sorted(handlers), f"use {' or '.join(sorted(handlers))} here")
-        handler = handlers[method]
-        limit = BODY_LIMITS.get(handler, BODY_LIMIT)
+        route = handlers[method]
+        access.check_call(self._server, person.caller, route.needs, path_values)
+        limit = BODY_LIMITS.get(route.handle, BODY_LIMIT)
         call = Call(
             server=self._server,
             person=person,
@@ -353,7 +391,7 @@ class ApiRoutes:
             base_url=self._door.base_url(request),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )
-        return _response(handler(call, **path_values))
+        return _response(route.handle(call, **path_values))
 
     def _person(self, http: Request) -> Person:
         """Who asks, and may they? Raises Refusal UNAUTHENTICATED or PERMISSION_DENIED."""

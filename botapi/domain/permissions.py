@@ -98,6 +98,31 @@ class Caller:
         return all(self.may(permission, pool) for pool in (tuple(pools) or (SERVER,)))
 
 
+class On(StrEnum):
+    """What a call needs its permission for."""
+
+    NOTHING = "nothing"
+    """Nobody needs one: the call is about the caller."""
+    SERVER = "server"
+    BOT = "bot"
+    """The bot that the path names."""
+    TASK = "task"
+    """The task that the path names."""
+    ITEMS = "items"
+    """What filter or body name: the call asks `access` itself, or shows only what it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a caller must be allowed to make a call; declared beside every call.
+
+    `permission` is None only for `On.NOTHING`.
+    """
+
+    permission: Permission | None
+    on: On = On.SERVER
+
+
 def _granted(grants: Iterable[Grant], permission: Permission, pool: str) -> bool:
     return any(
         permission in ROLE_PERMISSIONS[grant.role] and grant.pool in {SERVER, pool}
