@@ -184,12 +184,25 @@ class MemoryStore(Transactions):
             docs = [unpack(key, of_kind.packed[key]) for key in keys[:limit]]
         return Page(docs, docs[-1].key if len(keys) > limit else None)
 
-    def count(self, kind: str, all_of: Sequence[AnyOf], *, up_to: int) -> int:
+    def count(
+        self,
+        kind: str,
+        all_of: Sequence[AnyOf],
+        *,
+        up_to: int,
+        lo: Key = "",
+        hi: Key | None = None,
+    ) -> int:
         """How many match; see the protocol."""
         check_query(all_of)
         check_limit(up_to)
         with self._alone():
-            return sum(1 for _ in islice(self._kind(kind).matching(all_of), up_to))
+            inside = (
+                key
+                for key in self._kind(kind).matching(all_of)
+                if key >= lo and (hi is None or key < hi)
+            )
+            return sum(1 for _ in islice(inside, up_to))
 
     def attempt(self, fn: Callable[[EngineTxn], T], *, timeout_s: float) -> T:
         """Run fn alone, then apply its writes."""

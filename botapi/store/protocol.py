@@ -187,8 +187,16 @@ class Store(Protocol):
         """
         ...
 
-    def count(self, kind: str, all_of: Sequence[AnyOf], *, up_to: int) -> int:
-        """How many documents match, counting no further than `up_to`."""
+    def count(
+        self,
+        kind: str,
+        all_of: Sequence[AnyOf],
+        *,
+        up_to: int,
+        lo: Key = "",
+        hi: Key | None = None,
+    ) -> int:
+        """How many documents match within [lo, hi), counting no further than `up_to`."""
         ...
 
     def transact(self, fn: Callable[[Txn], T], *, label: str, deadline_s: float = 10.0) -> T:

@@ -119,11 +119,20 @@ class SqliteStore(Transactions):
         page = docs[:limit]
         return Page(page, page[-1].key if len(docs) > limit else None)
 
-    def count(self, kind: str, all_of: Sequence[AnyOf], *, up_to: int) -> int:
+    def count(
+        self,
+        kind: str,
+        all_of: Sequence[AnyOf],
+        *,
+        up_to: int,
+        lo: Key = "",
+        hi: Key | None = None,
+    ) -> int:
         """How many match; see the protocol."""
         check_query(all_of)
         check_limit(up_to)
-        return self._query(lambda con: sqlite_rows.count(con, kind, all_of, up_to))
+        within = (lo, hi)
+        return self._query(lambda con: sqlite_rows.count(con, kind, all_of, within, up_to))
 
     def attempt(self, fn: Callable[[EngineTxn], T], *, timeout_s: float) -> T:
         """Run fn on the writer's thread and wait for the commit."""

@@ -136,9 +136,15 @@ def find(
     return [to_doc(row) for row in _rows(con, text, [*bound, limit])]
 
 
-def count(con: sqlite3.Connection, kind: str, all_of: Sequence[AnyOf], up_to: int) -> int:
-    """How many documents match, counting no further than `up_to`."""
-    keys, bound = _matching(con, kind, all_of, (None, "", None))
+def count(
+    con: sqlite3.Connection,
+    kind: str,
+    all_of: Sequence[AnyOf],
+    within: tuple[Key, Key | None],
+    up_to: int,
+) -> int:
+    """How many documents match within [lo, hi), counting no further than `up_to`."""
+    keys, bound = _matching(con, kind, all_of, (None, *within))
     rows = _rows(con, f"SELECT count(*) FROM ({keys} ORDER BY k LIMIT ?)", [*bound, up_to])
     return int(rows[0][0]) if rows else 0
 

@@ -92,12 +92,22 @@ class StoreMachine(RuleBasedStateMachine):
         assert page.docs == matching[:limit]
         assert page.after == (matching[limit - 1].key if len(matching) > limit else None)
 
-    @rule(all_of=ANY_OFS, up_to=st.integers(1, 4))
-    def count(self, all_of, up_to):
+    @rule(
+        all_of=ANY_OFS,
+        up_to=st.integers(1, 4),
+        lo=st.just("") | BOUNDS,
+        hi=st.none() | BOUNDS,
+    )
+    def count(self, all_of, up_to, lo, hi):
         matching = [
-            each for each in self.model.values() if all(any_of & each.tags for any_of in all_of)
+            each
+            for each in self.model.values()
+            if all(any_of & each.tags for any_of in all_of)
+            and each.key >= lo
+            and (hi is None or each.key < hi)
         ]
-        assert self.store.count(self.kind, all_of, up_to=up_to) == min(up_to, len(matching))
+        found = self.store.count(self.kind, all_of, up_to=up_to, lo=lo, hi=hi)
+        assert found == min(up_to, len(matching))
 
     @rule(ranges=st.lists(st.tuples(BOUNDS, BOUNDS), max_size=2), n=st.integers(1, 2))
     def take(self, ranges, n):

@@ -98,6 +98,13 @@ class Queries:
         page = fleet.find("bot", all_of, after="c", limit=9, lo="b", hi="e")
         assert keys_of(page.docs) == ["d"]
 
+    @pytest.mark.parametrize("all_of", [[], [any_of("os:linux", "os:mac", "os:win")]])
+    def test_count_stays_within_its_bounds(self, fleet, all_of):
+        assert fleet.count("bot", all_of, up_to=9, lo="b", hi="e") == 3
+        assert fleet.count("bot", all_of, up_to=2, lo="b", hi="e") == 2
+        assert fleet.count("bot", all_of, up_to=9, lo="e", hi="f") == 1
+        assert fleet.count("bot", all_of, up_to=9, lo="d", hi="b") == 0
+
     @pytest.mark.parametrize("all_of", [[], [any_of("os:linux")]])
     def test_cursor_stays_valid_while_documents_come_and_go(self, fleet, all_of):
         first = fleet.find("bot", all_of, after=None, limit=2)
