@@ -22,6 +22,7 @@ from botapi.api import (
     problems,
     queries,
     tasks,
+    why_pending,
 )
 from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
@@ -118,6 +119,11 @@ def get_output(call: Call, task_id: str) -> Answer:
     return Answer(found.data, headers=found.headers())
 
 
+def get_why(call: Call, task_id: str) -> Answer:
+    """`GET /tasks/<id>/why`."""
+    return Answer(why_pending.why(call.server, call.person.caller, task_id, call.query))
+
+
 def list_bots(call: Call) -> Answer:
     """`GET /bots`."""
     return Answer(call.server.bots(call.query, call.base_url))
@@ -127,6 +133,11 @@ def get_bot(call: Call, bot_id: str) -> Answer:
     """`GET /bots/<id>`."""
     queries.check_names(call.query, ())
     return Answer(call.server.bot(bot_id, call.base_url))
+
+
+def list_bot_tasks(call: Call, bot_id: str) -> Answer:
+    """`GET /bots/<id>/tasks`."""
+    return Answer(call.server.tasks_of_bot(bot_id, call.query))
 
 
 def list_events(call: Call, bot_id: str) -> Answer:
@@ -281,10 +292,12 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     },
     "/tasks/collect": {"POST": Route(collect, Needs(P.TASKS_GET, On.ITEMS))},
     "/tasks/<task_id>": {"GET": Route(get_task, Needs(P.TASKS_GET, On.TASK))},
+    "/tasks/<task_id>/why": {"GET": Route(get_why, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/cancel": {"POST": Route(cancel, Needs(P.TASKS_CANCEL, On.TASK))},
     "/tasks/<task_id>/output": {"GET": Route(get_output, Needs(P.TASKS_GET, On.TASK))},
     "/bots": {"GET": Route(list_bots, Needs(P.LIST_BOTS, On.ITEMS))},
     "/bots/<path:bot_id>": {"GET": Route(get_bot, Needs(P.LIST_BOTS, On.BOT))},
+    "/bots/<path:bot_id>/tasks": {"GET": Route(list_bot_tasks, Needs(P.LIST_TASKS, On.BOT))},
     "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
     "/bots/<path:bot_id>/quarantine": {
         "POST": Route(quarantine_bot, Needs(P.QUARANTINE_BOT, On.BOT))
