@@ -111,7 +111,6 @@ class Fleet:
         connection.close()
 
     def _init(self) -> None:
-        config = self.data / "config"
         command = [*SKEP, "init", "--data-dir", str(self.data)]
         done = subprocess.run(
             command, cwd=REPOSITORY, env=self.environ, capture_output=True, text=True, check=True
@@ -120,7 +119,10 @@ class Fleet:
         if found is None:
             raise RuntimeError(f"skep init showed no key: {done.stdout} {done.stderr}")
         self.key = found[1]
-        (config / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
+        self._write_config()
+
+    def _write_config(self) -> None:
+        (self.data / "config" / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
 
     def _serve(self) -> None:
         serve = [*SKEP, "serve", "--data-dir", str(self.data), "--port", "0"]

@@ -80,17 +80,18 @@ def one_round(connection: Connection, count: int) -> tuple[list[float], list[flo
 
 
 class Pager:
-    """A client that pages through all bots again and again, in a process of its own."""
+    """A client that pages through all bots or tasks, again and again, in a process of its own."""
 
-    def __init__(self, running: Fleet) -> None:
+    def __init__(self, running: Fleet, what: str = "bots") -> None:
         self._fleet = running
+        self._what = what
         self._log = running.folder / "logs" / "pager.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         environ = fleet.clean_environ() | {"BENCH_URL": self._fleet.url}
         environ["BENCH_KEY"] = self._fleet.key
-        command = [sys.executable, "-m", "bench.pager", str(PAGE)]
+        command = [sys.executable, "-m", "bench.pager", str(PAGE), self._what]
         self._process = fleet.start(command, self._log, fleet.REPOSITORY, environ)
         processes.await_that("the first pages", lambda: self.pages() > 0)
         return self

@@ -1,4 +1,4 @@
-"""A client that reads all bots page by page until it is told to stop: `pager PAGE_SIZE`.
+"""A client that reads all bots or tasks by pages until it is told to stop: `pager SIZE WHAT`.
 
 BENCH_URL and BENCH_KEY name the server and the API key; a line is printed for each page.
 """
@@ -13,7 +13,7 @@ def main() -> None:
     """Page for ever."""
     headers = {"Authorization": f"Bearer {os.environ['BENCH_KEY']}"}
     connection = Connection(os.environ["BENCH_URL"], headers)
-    first = f"/api/v1/bots?limit={sys.argv[1]}"
+    first = f"/api/v1/{sys.argv[2]}?limit={sys.argv[1]}"
     path = first
     while True:
         page = connection.call("GET", path)
