@@ -7,6 +7,7 @@ drop what a newer one wrote.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +16,14 @@ from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.bot_event import BotEvent
 from botapi.domain.matching import Queue
 from botapi.domain.names import parse_task_id
-from botapi.domain.task import Offer, OutputPosition, PendingSlice, Task, TaskRequest
+from botapi.domain.task import (
+    Offer,
+    OutputPosition,
+    PendingSlice,
+    Task,
+    TaskRequest,
+    TaskState,
+)
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, join_key, prefix_range
 
 T = TypeVar("T")
@@ -25,6 +33,7 @@ LIVE = "live"
 EVENT = "event"
 REQ = "req"
 TASK = "task"
+RUN_TIME = "runtime"
 PEND = "pend"
 DUE = "due"
 QUEUE = "queue"
@@ -162,14 +171,18 @@ def read_request(doc: Doc) -> TaskRequest:
 
 
 def task_doc(task: Task, was: Doc | None = None) -> Doc:
-    """Kind `task`, tagged with tags, state, user, pool and bot."""
+    """Kind `task`, tagged with tags, state, what became of it, user, pool and the bot it ran on."""
     tags = {f"t:{tag}" for tag in task.tags}
     tags.add(f"st:{task.state}")
+    if task.state is TaskState.COMPLETED:
+        tags.add("o:failure" if task.failure else "o:success")
+    if task.deduped_from:
+        tags.add("o:deduped")
     if task.user:
         tags.add(f"u:{task.user}")
     if task.pool:
         tags.add(f"p:{task.pool}")
-    if task.bot_id:
+    if task.bot_id and not task.deduped_from:
         tags.add(f"b:{task.bot_id}")
     return Doc(task_key(task.task_id), _body(task, was), frozenset(tags))
 
@@ -177,6 +190,42 @@ def task_doc(task: Task, was: Doc | None = None) -> Doc:
 def read_task(doc: Doc) -> Task:
     """The value in a document of kind `task`."""
     return _read(doc, Task)
+
+
+class RunTime(StrEnum):
+    """The times of a run that a bot's runs can be sorted by."""
+
+    STARTED = "s"
+    COMPLETED = "c"
+
+
+def run_time_key(task: Task, column: RunTime) -> Key:
+    """Where this time of a run stands among those of its bot, newest first.
+
+    Tags find a bot's runs by creation only; documents of this kind, without a body, hold
+    the other two orders.
+    """
+    at_ms = task.started_ms if column is RunTime.STARTED else task.completed_ms
+    return join_key(task.bot_id, column, newest_first(at_ms), task_key(task.task_id))
+
+
+def run_time_doc(task: Task, column: RunTime) -> Doc:
+    """Kind `runtime`: written when that time comes, deleted with the task."""
+    return Doc(run_time_key(task, column), {"v": SCHEMA_NUMBER})
+
+
+def run_time_range(
+    bot_id: str, column: RunTime, start_ms: int = 0, end_ms: int = 0
+) -> tuple[Key, Key]:
+    """The runs of a bot with that time within `[start_ms, end_ms)`, 0 for no bound."""
+    newest = newest_first(end_ms - 1) if end_ms else ""
+    oldest = newest_first(max(start_ms, 0))
+    return join_key(bot_id, column, newest), join_key(bot_id, column, oldest) + '"'
+
+
+def task_key_of_run_time(key: Key) -> Key:
+    """The key of the task in a key of kind `runtime`."""
+    return key.rsplit("!", 1)[1]
 
 
 def pend_key(queue_key: Key, request: TaskRequest) -> Key:

@@ -100,6 +100,7 @@ def _stage_claim(
         modified_ms=stamp.now_ms,
     )
     txn.put(codec.TASK, codec.task_doc(new, was))
+    txn.put(codec.RUN_TIME, codec.run_time_doc(new, codec.RunTime.STARTED))
     txn.delete(codec.PEND, old.pend_key)
     txn.delete(codec.OFFER, codec.task_key(old.task_id))
     txn.delete(codec.DUE, codec.due_key(request.deadline_ms(old.slice_index), EXPIRE, old.task_id))

@@ -29,6 +29,8 @@ def delete_task(store: Store, key: Key) -> bool:
         txn.delete(codec.TASK, key)
         txn.delete(codec.REQ, key)
         txn.delete(codec.OUTPOS, codec.output_position_key(task.task_id))
+        for column in codec.RunTime if task.started_ms else ():
+            txn.delete(codec.RUN_TIME, codec.run_time_key(task, column))
         return True
 
     return store.transact(work, label="delete_task")

@@ -47,6 +47,7 @@ def stage_end(
     task = finish(task, ending, reached, __version__, now_ms)
     sealed = replace(reached, sealed=True)
     txn.put(codec.TASK, codec.task_doc(task, was))
+    txn.put(codec.RUN_TIME, codec.run_time_doc(task, codec.RunTime.COMPLETED))
     txn.put(codec.OUTPOS, codec.output_position_doc(task.task_id, sealed, position_was))
     txn.notify(f"task!{task.task_id}")
     return Finished(task, changed=True)
