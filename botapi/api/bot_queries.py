@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from botapi.api.parts import ApiParts
-from botapi.domain.bot import Bot
+from botapi.domain.bot import Bot, BotStatus
 from botapi.store import codec
 from botapi.store.protocol import AnyOf, Key
 
@@ -20,7 +20,7 @@ class BotFilter:
     """All of it must hold; None is "do not ask".
 
     `dimensions` are constraints: each a set of flat `key:value`, one must be there.
-    `busy` means "not idle" (bot-api 9.1).
+    `busy` means "not idle" (bot-api 9.1); `statuses` are the one word, empty for any.
     """
 
     dimensions: tuple[AnyOf, ...] = ()
@@ -28,6 +28,7 @@ class BotFilter:
     maintenance: bool | None = None
     dead: bool | None = None
     busy: bool | None = None
+    statuses: frozenset[BotStatus] = frozenset()
 
 
 def find_bots(
@@ -53,4 +54,6 @@ def _tags(asked: BotFilter) -> Sequence[AnyOf]:
     ):
         if value is not None:
             found.append(frozenset({f"s:{yes if value else no}"}))
+    if asked.statuses:
+        found.append(frozenset(f"st:{status}" for status in asked.statuses))
     return found

@@ -5,8 +5,9 @@ from contextlib import suppress
 
 import msgspec
 
-from botapi.api import cursors, queries
+from botapi.api import bot_queries, cursors, filters, queries
 from botapi.api.bodies import Body
+from botapi.api.bot_queries import BotFilter, count_bots, find_bots
 from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.views import bot_view, event_view
@@ -14,8 +15,10 @@ from botapi.api.why import count_statuses
 from botapi.domain.bot import Bot, BotStatus
 from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.filter_facts import BotFacts
+from botapi.domain.filter_language import passes
 from botapi.store import codec
-from botapi.store.protocol import Doc, join_key, prefix_range
+from botapi.store.protocol import Doc, Key, join_key, prefix_range
 from botapi.transactions.cancel_task import Actor
 from botapi.transactions.quarantine_bot import quarantine_bot
 
@@ -30,37 +33,73 @@ class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 REASON_BODY = Body(ReasonBody)
-LIST_PARAMETERS = ("dimension", "status", "limit", "cursor")
+LIST_PARAMETERS = ("q", "dimension", "status", "count", "limit", "cursor")
 
 
 def listed(parts: ApiParts, query: Query, base_url: str) -> Json:
-    """One page of bots by id. The counts are of the dimensions asked for, in any status."""
+    """One page of bots by id. The counts by status are of the bots with these dimensions.
+
+    With a `q` they are there only when the index can answer it.
+    """
     queries.check_names(query, LIST_PARAMETERS)
-    wanted = queries.dimensions(query)
-    filters = [frozenset(f"d:{flat}" for flat in alternatives) for alternatives in wanted]
+    plan = filters.plan_bots(_asked_by(query), query)
+    sieve = _sieve(parts, plan, base_url) if plan.rest.parts else None
+    after = cursors.read_cursor(parts, "bots", query)
+    limit = queries.page_limit(query)
+    counted = filters.count(
+        query, sieve, lambda: count_bots(parts, plan.asked), bot_queries.COUNTED
+    )
+    if sieve is not None:
+        bots, next_after = sieve.page(after, limit)
+    else:
+        bots, next_after = find_bots(parts, plan.asked, after=after, limit=limit)
+    found: Json = {
+        "items": _views(parts, bots, base_url),
+        "next_cursor": cursors.next_cursor(parts, "bots", query, next_after),
+        "counts": None if sieve else count_statuses(parts, plan.asked.dimensions),
+    }
+    return found | (counted.as_json() if counted else {})
+
+
+def _asked_by(query: Query) -> BotFilter:
     statuses = queries.given(query, "status")
     for status in statuses:
         if status not in set(BotStatus):
             known = ", ".join(BotStatus)
             raise refuse("?status", f'"{status[:40]}" is no status; use one of {known}')
-    if statuses:
-        filters.append(frozenset(f"st:{status}" for status in statuses))
-    page = parts.store.find(
-        codec.BOT,
-        filters,
-        after=cursors.read_cursor(parts, "bots", query),
-        limit=queries.page_limit(query),
+    return BotFilter(
+        dimensions=tuple(queries.dimensions(query)),
+        statuses=frozenset(map(BotStatus, statuses)),
     )
-    return {
-        "items": _views(parts, page.docs, base_url),
-        "next_cursor": cursors.next_cursor(parts, "bots", query, page.after),
-        "counts": count_statuses(parts, wanted),
-    }
+
+
+def _sieve(parts: ApiParts, plan: filters.BotPlan, base_url: str) -> filters.Sieve[Bot]:
+    now_ms = parts.clock.now_ms()
+
+    def find(after: Key | None, limit: int) -> tuple[list[Bot], Key | None]:
+        return find_bots(parts, plan.asked, after=after, limit=limit)
+
+    def keep(bots: list[Bot]) -> list[Bot]:
+        def look() -> list[Bot]:
+            live = parts.last_seen.get(*(bot.bot_id for bot in bots))
+            return [
+                bot
+                for bot in bots
+                if passes(
+                    plan.rest,
+                    BotFacts(bot, live.get(bot.bot_id), _expected(parts, bot, base_url), now_ms),
+                )
+            ]
+
+        return parts.concurrency.native(look)
+
+    _warm(parts, base_url)
+    return filters.Sieve(find, keep, lambda bot: join_key(bot.bot_id))
 
 
 def read(parts: ApiParts, bot_id: str, base_url: str) -> Json:
     """One bot. Raises Refusal NOT_FOUND."""
-    return _views(parts, [_stored(parts, bot_id)], base_url)[0]
+    return _views(parts, [codec.read_bot(_stored(parts, bot_id))], base_url)[0]
 
 
 def _stored(parts: ApiParts, bot_id: str) -> Doc:
@@ -113,19 +152,23 @@ def origins(parts: ApiParts, bot_id: str) -> dict[str, str]:
     return dict.fromkeys(group.dimensions, "config")
 
 
-def _views(parts: ApiParts, docs: Sequence[Doc], base_url: str) -> list[Json]:
-    """The bots of these documents; many of them on a native thread, so that the loop goes on."""
+def _views(parts: ApiParts, bots: Sequence[Bot], base_url: str) -> list[Json]:
+    """The bots as JSON; many of them on a native thread, so that the loop goes on."""
 
     def build() -> list[Json]:
-        bots = [codec.read_bot(doc) for doc in docs]
         live = parts.last_seen.get(*(bot.bot_id for bot in bots))
         return [
             bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots
         ]
 
+    _warm(parts, base_url)
+    return parts.concurrency.native(build) if len(bots) > MANY else build()
+
+
+def _warm(parts: ApiParts, base_url: str) -> None:
+    """Have the versions at hand; without an archive no bot has an expected one."""
     with suppress(Refusal):
         parts.archives.warm(base_url)
-    return parts.concurrency.native(build) if len(docs) > MANY else build()
 
 
 def _expected(parts: ApiParts, bot: Bot, base_url: str) -> str:

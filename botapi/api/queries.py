@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 
 from botapi.api.parts import Query
 from botapi.domain.dimensions import key_problem, value_problem
-from botapi.domain.errors import Code, Refusal, one_line
+from botapi.domain import errors
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
@@ -14,13 +15,13 @@ MAX_REASON = 1_000
 MAX_ALTERNATIVES = 25
 """Most values of one filter, within what every store can answer."""
 
+refuse = errors.refuse
+"""A refusal in the one form: where, what, and what to do."""
+MAX_TIME_CHARS = 40
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
-
-
-def refuse(place: str, problem: str) -> Refusal:
-    """A refusal in the one form: where, what, and what to do."""
-    return Refusal(Code.INVALID_ARGUMENT, one_line(f"{place}: {problem}"))
 
 
 def reason(text: str, most: int = MAX_REASON) -> str:
@@ -63,6 +64,21 @@ def number(query: Query, name: str, default: int, low: int, high: int) -> int:
 def page_limit(query: Query, most: int = MAX_LIMIT) -> int:
     """How many items a page has."""
     return number(query, "limit", min(DEFAULT_LIMIT, most), 1, most)
+
+
+def time_ms(query: Query, name: str) -> int:
+    """A moment in RFC 3339 with its zone, in ms since 1970; 0 when it is not given."""
+    text = last(query, name)
+    if not text:
+        return 0
+    try:
+        moment = datetime.fromisoformat(text) if len(text) <= MAX_TIME_CHARS else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment <= _EPOCH:
+        example = "2026-01-31T14:00:00Z"
+        raise refuse(f"?{name}", f'"{text[:40]}" is not a time with its zone, as {example}')
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def wait_s(query: Query) -> float:

@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
-from botapi.api import audit, bootstrap, bots, config, config_push, outputs, people, tasks
+from botapi.api import (
+    audit,
+    bootstrap,
+    bots,
+    config,
+    config_push,
+    outputs,
+    people,
+    task_lists,
+    tasks,
+)
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.people import Person
 from botapi.api.views import Output
@@ -18,7 +28,11 @@ class ApiServer(ApiParts):
 
     def tasks(self, query: Query) -> Json:
         """One page of tasks, newest first."""
-        return tasks.listed(self, query)
+        return task_lists.listed(self, query)
+
+    def tasks_of_bot(self, bot_id: str, query: Query) -> Json:
+        """One page of a bot's tasks, newest first."""
+        return task_lists.of_bot(self, bot_id, query)
 
     def task(self, task_id: str, wait_s: float = 0.0) -> Json:
         """One task, held until it is final or the time is over."""

@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from botapi.api import cursors, queries
+from botapi.api import queries
 from botapi.api.bodies import Body
 from botapi.api.capacity import NoCapacity
-from botapi.api.parts import MANY, ApiParts, Json, Query
+from botapi.api.parts import MANY, ApiParts, Json
 from botapi.api.queries import refuse
 from botapi.api.task_request import TaskBody, task_request
 from botapi.api.views import task_view
@@ -17,22 +17,15 @@ from botapi.domain.names import is_request_uuid, new_request_id, parse_task_id
 from botapi.domain.names import task_id as name_of
 from botapi.domain.pool_rules import under_pool_rules
 from botapi.domain.service_accounts import settled
-from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState, is_final
+from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState
 from botapi.store import codec
-from botapi.store.protocol import AnyOf, Doc
+from botapi.store.protocol import Doc
 from botapi.transactions.cancel_task import Actor, cancel_task
 from botapi.transactions.create_task import Also, Created, TaskIdTaken, create_task, created_before
 
 MAX_COLLECTED = 1_000
 MAX_DRAWS = 50
 """Ids drawn before giving up: 65,536 are there for each millisecond."""
-
-STATE_WORDS = {
-    "pending": (TaskState.PENDING,),
-    "running": (TaskState.RUNNING,),
-    "final": tuple(state for state in TaskState if is_final(state)),
-} | {str(state): (state,) for state in TaskState}
-LIST_PARAMETERS = ("state", "tag", "bot", "user", "limit", "cursor")
 
 
 class CollectBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -191,42 +184,6 @@ def _request(task: Task, doc: Doc | None) -> TaskRequest:
     if doc is None:
         raise unknown(task.task_id)
     return codec.read_request(doc)
-
-
-def listed(parts: ApiParts, query: Query) -> Json:
-    """One page of tasks, newest first."""
-    queries.check_names(query, LIST_PARAMETERS)
-    page = parts.store.find(
-        codec.TASK,
-        _filters(query),
-        after=cursors.read_cursor(parts, "tasks", query),
-        limit=queries.page_limit(query),
-    )
-    return {
-        "items": views(parts, [codec.read_task(doc) for doc in page.docs]),
-        "next_cursor": cursors.next_cursor(parts, "tasks", query, page.after),
-    }
-
-
-def _filters(query: Query) -> list[AnyOf]:
-    filters: list[AnyOf] = []
-    states = queries.given(query, "state")
-    for word in states:
-        if word not in STATE_WORDS:
-            raise refuse("?state", f'"{word[:40]}" is no state; use {", ".join(STATE_WORDS)}')
-    if states:
-        filters.append(frozenset(f"st:{s}" for word in states for s in STATE_WORDS[word]))
-    for tag in queries.given(query, "tag"):
-        if ":" not in tag:
-            raise refuse("?tag", f'"{tag[:80]}" has no colon; write key:value')
-        filters.append(frozenset({f"t:{tag}"}))
-    for name, prefix in (("bot", "b"), ("user", "u")):
-        values = queries.given(query, name)
-        if values:
-            filters.append(frozenset(f"{prefix}:{value}" for value in values))
-    if sum(map(len, filters)) > queries.MAX_ALTERNATIVES:
-        raise refuse("the query", f"more than {queries.MAX_ALTERNATIVES} values; ask for fewer")
-    return filters
 
 
 def collect(parts: ApiParts, body: CollectBody) -> Json:

@@ -53,3 +53,8 @@ def one_line(text: str) -> str:
     """The text with line breaks and control characters replaced by blanks, and cut if long."""
     flat = "".join(c if c.isprintable() else " " for c in text[: MAX_MESSAGE_CHARS + 1])
     return flat if len(flat) <= MAX_MESSAGE_CHARS else flat[:MAX_MESSAGE_CHARS] + "..."
+
+
+def refuse(place: str, problem: str) -> Refusal:
+    """A refusal of something written: where (a JSON pointer), what, and what to do."""
+    return Refusal(Code.INVALID_ARGUMENT, f"{place}: {problem}")

@@ -82,7 +82,7 @@ def test_pages(admin, fleet):
         ("dimension=n:" + "|".join(map(str, range(26))), "?dimension: more than 25 values"),
         ("status=sick", '?status: "sick" is no status; use one of dead, quarantined'),
         ("limit=x", "?limit: "),
-        ("q=x", "?q: no such parameter"),
+        ("p=x", "?p: no such parameter"),
     ],
 )
 def test_wrong_query_is_400(admin, query, complaint):
