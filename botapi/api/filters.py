@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from botapi.api.bot_queries import BotFilter
 from botapi.api.parts import Json, Query
 from botapi.api.queries import MAX_ALTERNATIVES, last, refuse
-from botapi.api.task_queries import TaskFilter
+from botapi.api.task_queries import Only, TaskFilter
 from botapi.domain.bot import BotStatus
 from botapi.domain.filter_facts import (
     BOT_WORDS,
@@ -149,6 +149,8 @@ def _with_tags(asked: TaskFilter, tags: Sequence[str]) -> TaskFilter:
 
 
 def _narrow_states(asked: TaskFilter, words: Sequence[str]) -> TaskFilter | None:
+    if len(words) == 1 and words[0] in set(Only):
+        return None if asked.only else replace(asked, only=Only(words[0]))
     if asked.states or any(word not in STATES_OF_WORD for word in words):
         return None
     states = frozenset[TaskState]().union(*(STATES_OF_WORD[word] for word in words))

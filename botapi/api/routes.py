@@ -169,6 +169,19 @@ def create_bootstrap_token(call: Call) -> Answer:
     return Answer(call.server.bootstrap_token(call.person.name, body, call.base_url), 201)
 
 
+def list_bootstrap_tokens(call: Call) -> Answer:
+    """`GET /bootstrap-tokens`."""
+    return Answer(bootstrap.listed(call.server, call.person.caller, call.query))
+
+
+def revoke_bootstrap_token(call: Call, token_id: str) -> Answer:
+    """`POST /bootstrap-tokens/<id>/revoke`."""
+    queries.check_names(call.query, ())
+    body = bootstrap.REVOKE_BODY.read(call.body)
+    person = call.person
+    return Answer(bootstrap.revoke(call.server, person.caller, person.name, token_id, body))
+
+
 def whoami(call: Call) -> Answer:
     """`GET /whoami`."""
     queries.check_names(call.query, ())
@@ -303,7 +316,13 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
         "POST": Route(quarantine_bot, Needs(P.QUARANTINE_BOT, On.BOT))
     },
     "/bots/<path:bot_id>/release": {"POST": Route(release_bot, Needs(P.QUARANTINE_BOT, On.BOT))},
-    "/bootstrap-tokens": {"POST": Route(create_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS))},
+    "/bootstrap-tokens": {
+        "GET": Route(list_bootstrap_tokens, Needs(P.CREATE_BOT, On.ITEMS)),
+        "POST": Route(create_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS)),
+    },
+    "/bootstrap-tokens/<token_id>/revoke": {
+        "POST": Route(revoke_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS))
+    },
     "/whoami": {"GET": Route(whoami, Needs(None, On.NOTHING))},
     "/config": {"GET": Route(get_config, Needs(P.VIEW_CONFIG))},
     "/config/bots.cfg": {"GET": Route(get_bots_cfg, Needs(P.VIEW_CONFIG))},

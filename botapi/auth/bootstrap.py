@@ -4,6 +4,7 @@ The token is a signed text with the id of a stored record; the record counts the
 a token can be revoked and used up. The transactions are in `transactions.enrol_bot`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from botapi.domain.errors import Code, Refusal
 
 MAX_USES = 1_000
 MAX_TTL_S = 30 * 24 * 3600
+TOKEN_ID = re.compile(r"[0-9a-f]{20}")
 MAX_REMEMBERED_HOSTS = 100_000
 
 
@@ -61,6 +63,11 @@ def new_token(
         created_ms=now_ms,
         expires_ms=now_ms + ttl_s * 1000,
     )
+
+
+def is_token_id(text: str) -> bool:
+    """Has this text the form of a record's id?"""
+    return TOKEN_ID.fullmatch(text) is not None
 
 
 def sign_token(token: BootstrapToken, keys: Sequence[bytes]) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 from botapi.auth.bootstrap import BootstrapToken
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, Store, Txn, join_key
+from botapi.store.protocol import (
+    SCHEMA_NUMBER,
+    Doc,
+    Key,
+    Store,
+    Txn,
+    join_key,
+    prefix_range,
+    split_key,
+)
 
 KIND = "enrol"
 TOPIC = "enrol"
@@ -63,6 +72,16 @@ def read_bootstrap_token(store: Store, token_id: str) -> BootstrapToken | None:
     """The record of a token; `problem(now_ms)` tells whether it is still good."""
     (doc,) = store.get(KIND, _token_key(token_id))
     return None if doc is None else _read_token(token_id, doc.body)
+
+
+def list_bootstrap_tokens(
+    store: Store, *, after: Key | None, limit: int
+) -> tuple[list[BootstrapToken], Key | None]:
+    """Up to `limit` records of tokens behind a key, by their ids, and where to go on."""
+    lo, hi = prefix_range("tok")
+    page = store.find(KIND, [], after=after, limit=limit, lo=lo, hi=hi)
+    tokens = [_read_token(split_key(doc.key)[1], doc.body) for doc in page.docs]
+    return tokens, page.after
 
 
 def enrol_bot(
