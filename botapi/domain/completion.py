@@ -1,11 +1,11 @@
 """How a run ends: which state, and what else is set (bot-api 5.5)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from botapi.domain.artifacts import CasReference, CipdPackage, CipdPins, PerformanceStats
 from botapi.domain.bot_event import EventKind
-from botapi.domain.task import OutputPosition, Task, TaskState, check_transition
+from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState, become
 
 
 class EndedBy(StrEnum):
@@ -64,7 +64,6 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
     The caller has made sure that it is RUNNING.
     """
     state = final_state(task, ending)
-    check_transition(task.state, state)
     is_internal = ending.by is not EndedBy.BOT
     exit_code, duration_s = ending.exit_code, ending.duration_s
     if state is TaskState.CANCELED:
@@ -73,19 +72,18 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         exit_code = -1 if exit_code is None else exit_code
         duration_s = (now_ms - task.started_ms) / 1000 if duration_s is None else duration_s
     is_abandoned = state in {TaskState.BOT_DIED, TaskState.CLIENT_ERROR}
-    return replace(
+    return become(
         task,
-        state=state,
+        state,
+        now_ms,
         killing=False,
-        modified_ms=now_ms,
-        completed_ms=now_ms,
         abandoned_ms=now_ms if is_abandoned else task.abandoned_ms,
         exit_code=exit_code,
         duration_s=duration_s,
         failure=state is TaskState.TIMED_OUT or (exit_code is not None and exit_code != 0),
         internal_failure=is_internal,
         cost_usd=max(task.cost_usd, ending.cost_usd),
-        error=ending.error,
+        error=ending.error or task.error,
         output_bytes=output.committed,
         missing_bytes=output.missing_bytes,
         server_versions=tuple(sorted({*task.server_versions, server})),
@@ -94,6 +92,18 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         missing_cas=ending.missing_cas,
         missing_cipd=ending.missing_cipd,
         performance=ending.performance,
+    )
+
+
+def end_pending(task: Task, state: TaskState, now_ms: int, error: str = "") -> Task:
+    """A task that never ran, as it is for ever (bot-api 5.9, 10.4)."""
+    return become(
+        task,
+        state,
+        now_ms,
+        abandoned_ms=now_ms,
+        internal_failure=state is TaskState.BOT_DIED,
+        error=error,
     )
 
 
@@ -126,4 +136,14 @@ def cause_of(task: Task) -> Cause | None:
     """None while it goes on, and for a success."""
     if task.state is TaskState.COMPLETED:
         return Cause.USER if task.failure else None
+    if task.stopped_by_policy and task.state in {TaskState.CANCELED, TaskState.KILLED}:
+        return Cause.POLICY
     return _CAUSES.get(task.state)
+
+
+def deserves_retry(task: Task, request: TaskRequest) -> bool:
+    """Did the infrastructure fail it, and may that be tried again by itself?
+
+    Not what somebody stopped, what the task itself did wrong, or what no bot could take.
+    """
+    return task.state is TaskState.BOT_DIED and request.retry_number < request.max_retries

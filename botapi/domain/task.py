@@ -1,8 +1,9 @@
 """What a task is: its request, its slices, its one run, and the legal changes of its state."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from botapi.domain.artifacts import (
     CasReference,
@@ -12,6 +13,7 @@ from botapi.domain.artifacts import (
     NamedCache,
     PerformanceStats,
 )
+from botapi.domain.names import parse_task_id
 
 Dimensions = Mapping[str, tuple[str, ...]]
 """A task's constraints: key to one or more of `value` or `a|b`; every one must be met."""
@@ -77,6 +79,11 @@ class Slice:
     cipd_input: CipdInput | None = None
     outputs: tuple[str, ...] = ()
     containment_type: int = 0
+    """0 not said, 1 none, 2 automatic, 3 job object (prpc-api 3)."""
+    lower_priority: bool = False
+    limit_processes: int = 0
+    limit_total_committed_memory: int = 0
+    """Bytes; 0 for no limit, as with the processes."""
     idempotent: bool = False
     """May an earlier result of the same properties stand for this one (bot-api 10.5)?"""
     has_secret_bytes: bool = False
@@ -121,11 +128,15 @@ class TaskRequest:
     has_resultdb: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variable to the name of a stored secret (docs/secrets.md)."""
+    secret_bytes_ref: str = ""
+    """Where the sealed secret bytes are, for this task and its retries; empty for none."""
     max_retries: int = 0
     """How often infrastructure may fail it before nobody tries again (0: never again)."""
     retry_of: str = ""
     """The task id of which this is an automatic or asked-for retry."""
     retry_number: int = 0
+    template: str = ""
+    """Which task template of its pool was applied: `prod`, `canary`, `skip` or `none`."""
 
     def deadline_ms(self, index: int) -> int:
         """When slice `index` expires: created + the expirations of slices 0..index."""
@@ -186,17 +197,38 @@ class Task:
     """The run id whose result this is; the task itself never ran (bot-api 10.5)."""
     cost_saved_usd: float = 0.0
     properties_hash: str = ""
-    """Set when its result may stand for another task (bot-api 5.5)."""
+    """Of the slice that runs, if idempotent; once final, only if its result may stand for
+    another task (bot-api 5.5)."""
     retry_of: str = ""
     retried_as: str = ""
     """The task id of the retry that was made when this one ended."""
     late_bytes: int = 0
     """Output that came after its end and is kept for diagnosis only."""
+    has_children: bool = False
+    """Has a task been made with this one as its parent? Then its end ends them too."""
+    stopped_by_policy: bool = False
+    """Was it canceled or killed by a rule of ours, and not by a person?"""
 
     @property
     def is_final(self) -> bool:
         """Has it ended?"""
         return is_final(self.state)
+
+    @property
+    def output_task_id(self) -> str:
+        """The task whose output it shows: its own, or that of the original (bot-api 10.5)."""
+        return parse_task_id(self.deduped_from) if self.deduped_from else self.task_id
+
+
+def become(task: Task, state: TaskState, now_ms: int, **changes: Any) -> Task:
+    """The task in its new state: the only way in which a stored state ever changes.
+
+    A final state sets `completed_ms`. Raises IllegalTransitionError.
+    """
+    check_transition(task.state, state)
+    if is_final(state):
+        changes = {"completed_ms": now_ms, **changes}
+    return replace(task, state=state, modified_ms=now_ms, **changes)
 
 
 @dataclass(frozen=True, slots=True)

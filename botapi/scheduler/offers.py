@@ -49,22 +49,31 @@ class Waiter:
 
 @dataclass(slots=True)
 class Queues:
-    """Every queue this process has heard of; immutable documents, so cached for ever."""
+    """Every queue this process has heard of; what one asks for never changes."""
 
     store: Store
     lock: LockType
     by_key: dict[Key, Queue] = field(default_factory=dict)
 
     def load(self) -> set[Key]:
-        """Read all queues there are; the keys that are new to this process."""
+        """Read all queues there are; the keys that are new to this process.
+
+        A queue that is gone is forgotten: it is learned anew when it is filled again.
+        """
+        gone = set(self.by_key)
         new: set[Key] = set()
         lo = ""
         while True:
             keys = self.store.scan_keys(codec.QUEUE, lo, "\U0010ffff", limit=_QUEUE_PAGE)
+            gone.difference_update(keys)
             new.update(key for key in keys if self.learn(key))
             if len(keys) < _QUEUE_PAGE:
-                return new
+                break
             lo = keys[-1] + "\0"
+        with self.lock:
+            for key in gone:
+                del self.by_key[key]
+        return new
 
     def learn(self, key: Key) -> bool:
         """Is there such a queue, and was it new?"""

@@ -6,14 +6,17 @@ and goes on does no harm. One item that fails does not stop the others.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from botapi.clock import Clock, Rng
-from botapi.concurrency import Concurrency
+from botapi.concurrency import Concurrency, Event
 from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
+from botapi.domain.deadline import is_overdue, stop_grace_s
 from botapi.domain.names import new_request_id, parse_task_id, task_id
+from botapi.domain.task import Slice, Task
+from botapi.scheduler.follow_ups import FollowUps
 from botapi.scheduler.known_bots import any_bot
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
 from botapi.scheduler.rollout import Rollouts
@@ -29,10 +32,13 @@ from botapi.store.protocol import (
     prefix_range,
     split_key,
 )
-from botapi.transactions.bot_missing import bot_missing, forget_live, run_missing
+from botapi.transactions.bot_missing import bot_missing, forget_live, kill_ignored, run_missing
+from botapi.transactions.cancel_task import kill_run
+from botapi.transactions.delete_queue import delete_queue
 from botapi.transactions.delete_task import delete_output, delete_task, forget_due
 from botapi.transactions.expire_slice import expire_slice
-from botapi.transactions.hold_duty import hold_duty, leave_duty
+from botapi.transactions.follow_up import TOPIC
+from botapi.transactions.hold_duty import Fence, hold_duty, leave_duty
 from botapi.transactions.offer_lease import return_offer
 from botapi.transactions.repair_pending import repair_pending
 from botapi.transactions.rotate_keys import ROTATING, advance_rotation
@@ -48,6 +54,12 @@ LOOK_S = 1.0
 PAUSED_S = 20.0
 """A process that did nothing for so long was not up: it could not have heard any bot."""
 DAY_MS = 86_400_000
+QUEUE_KEEP_MS = 7 * DAY_MS
+"""How long an empty queue is kept after it was last used."""
+QUEUES_EVERY_S = 3_600.0
+MAX_PASSES = 16
+"""Looks at the timers in one go: what is done may set more in motion."""
+OVERRAN = "it went on long after its limits"
 DELETE_PIECES = 100
 EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT)
 _END = "\U0010ffff"
@@ -79,9 +91,24 @@ class Sweeps:
     closed: bool = False
     next_silent: float = 0.0
     held_until_ms: int = 0
+    fence: int = 0
+    next_queues: float = 0.0
     next_slow: float = 0.0
     without_bots: frozenset[Key] = frozenset()
     """The queues in which slices waited a minute ago although no known bot could run them."""
+    wake: Event = field(init=False)
+    unsubscribe: Callable[[], None] = field(init=False)
+    follow_ups: FollowUps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wake = self.concurrency.event()
+        self.follow_ups = FollowUps(self.store, self.rng, self.clock.now_ms)
+        self.unsubscribe = self.store.subscribe(self.hear)
+
+    def hear(self, topic: str) -> None:
+        """A commit somewhere made a timer that is due at once; runs on any thread."""
+        if topic.startswith(TOPIC) and self.held_until_ms:
+            self.wake.set()
 
     def run(self) -> None:
         """Sweep until closed."""
@@ -89,10 +116,13 @@ class Sweeps:
         next_round = 0.0
         while not self.closed:
             before_ms = self.clock.now_ms()
-            self.concurrency.sleep(min(self.settings.sweep_s, LOOK_S))
+            is_woken = self.wake.wait(min(self.settings.sweep_s, LOOK_S))
             if self.closed:
                 return
             self.notice_pause(before_ms)
+            if is_woken:
+                self.wake.clear()
+                self._guard("due", self.do_due)
             now = self.clock.monotonic()
             if now >= next_flush:
                 next_flush = now + FLUSH_EVERY_S
@@ -112,6 +142,8 @@ class Sweeps:
     def close(self) -> None:
         """Stop, store what is only in memory, and leave the duty to others."""
         self.closed = True
+        self.unsubscribe()
+        self.wake.set()
         self._guard("flush", lambda: self.last_seen.flush(everything=True))
         self._guard("leave", lambda: leave_duty(self.store, DUTY, self.holder))
 
@@ -122,7 +154,7 @@ class Sweeps:
         now_ms = self.clock.now_ms()
         self.watch(now_ms)
         done = {
-            "slices": self._expire_slices(now_ms),
+            "slices": self._do_timers(now_ms),
             "offers": self._return_offers(now_ms),
         }
         if self.clock.monotonic() >= self.next_silent:
@@ -133,12 +165,19 @@ class Sweeps:
         self._guard("rollout", lambda: self.rollouts.round(now_ms))
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
-            done["skipped"] = self._skip_slices(now_ms)
+            done["skipped"] = self._skip_slices()
             done["repairs"] = self._repair()
             done["keys"] = self._advance_keys(now_ms)
             done["expired"] = self._delete_expired(now_ms)
             done["tasks"] = self._delete_old_tasks(now_ms)
+        if self.clock.monotonic() >= self.next_queues:
+            self.next_queues = self.clock.monotonic() + QUEUES_EVERY_S
+            done["queues"] = self._delete_queues(now_ms)
         return done
+
+    def do_due(self) -> bool:
+        """Only what is due by a timer, and only in the process that sweeps."""
+        return self._holds_duty() and self._do_timers(self.clock.now_ms()) > 0
 
     def _holds_duty(self) -> bool:
         """Is it this process that sweeps? Asks the store only when its time is half over."""
@@ -147,6 +186,7 @@ class Sweeps:
             return True
         fence = hold_duty(self.store, DUTY, self.holder, now_ms=now_ms, for_ms=DUTY_MS)
         self.held_until_ms = 0 if fence is None else now_ms + DUTY_MS
+        self.fence = fence or 0
         return fence is not None
 
     def _guard(self, what: str, act: Callable[[], object]) -> bool:
@@ -170,14 +210,27 @@ class Sweeps:
                 return
             lo = docs[-1].key + "\0"
 
-    def _expire_slices(self, now_ms: int) -> int:
+    def _do_timers(self, now_ms: int) -> int:
+        """Slices that expire, and what ends and wishes have set in motion."""
+        total = 0
+        for _ in range(MAX_PASSES):
+            done = self._pass(now_ms)
+            total += done
+            if not done:
+                break
+        return total
+
+    def _pass(self, now_ms: int) -> int:
         done = 0
         for bucket in range(codec.DUE_BUCKETS):
             lo, _ = prefix_range(f"{bucket:02x}")
             hi = join_key(f"{bucket:02x}", codec.oldest_first(now_ms + 1))
             for doc in self._scan(codec.DUE, lo, hi):
-                done += self._guard("expire slice", partial(self._expire, doc, now_ms))
+                done += self._guard(split_key(doc.key)[2], partial(self._do, doc, now_ms))
         return done
+
+    def _do(self, due: Doc, now_ms: int) -> bool:
+        return self.follow_ups.act(due) or self._expire(due, now_ms)
 
     def _expire(self, due: Doc, now_ms: int) -> bool:
         of = split_key(due.key)[3]
@@ -204,7 +257,7 @@ class Sweeps:
                 )
         return done
 
-    def _skip_slices(self, now_ms: int) -> int:
+    def _skip_slices(self) -> int:
         """Slices for which there has been no bot for a minute: dimensions may flicker."""
         done, lo, without = 0, "", set[Key]()
         while keys := self.store.scan_keys(codec.PEND, lo, _END, limit=1):
@@ -215,16 +268,18 @@ class Sweeps:
             if doc is None or any_bot(self.store, codec.read_queue(doc).constraints):
                 continue
             without.add(queue_key)
-            if queue_key in self.without_bots:
-                done += self._skip_queue(pending, now_ms)
+            if queue_key in self.without_bots and self._holds_duty():
+                done += self._skip_queue(pending)
         self.without_bots = frozenset(without)
         return done
 
-    def _skip_queue(self, pending: tuple[Key, Key], now_ms: int) -> int:
-        done = 0
+    def _skip_queue(self, pending: tuple[Key, Key]) -> int:
+        done, fence = 0, Fence(DUTY, self.holder, self.fence)
         for slot in map(codec.read_pending, self._scan(codec.PEND, *pending)):
             if not slot.waits_for_capacity:
-                act = partial(skip_slice, self.store, slot.task_id, slot.slice_index, now_ms)
+                now_ms = self.clock.now_ms()
+                slot_of = (slot.task_id, slot.slice_index)
+                act = partial(skip_slice, self.store, *slot_of, now_ms, fence)
                 done += self._guard("skip slice", act)
         return done
 
@@ -286,15 +341,31 @@ class Sweeps:
     def _lost(self, bot: Bot, live: LiveBot, now_ms: int) -> bool:
         """A bot that calls, but not about its run, for longer than the task tolerates."""
         key = codec.task_key(parse_task_id(bot.task_id))
-        task, req = (*self.store.get(codec.TASK, key), *self.store.get(codec.REQ, key))
-        if task is None or req is None or codec.read_task(task).is_final:
+        task_doc, req = (*self.store.get(codec.TASK, key), *self.store.get(codec.REQ, key))
+        if task_doc is None or req is None:
             return False
-        heard_ms = max(live.run_seen_ms, codec.read_task(task).started_ms)
-        limit_s = codec.read_request(req).bot_ping_tolerance_s + self.settings.seen_flush_s
+        task, request = codec.read_task(task_doc), codec.read_request(req)
+        if task.is_final:
+            return False
+        heard_ms = max(live.run_seen_ms, task.started_ms)
+        limit_s = request.bot_ping_tolerance_s + self.settings.seen_flush_s
         if silent_s(now_ms, heard_ms, self.ready_ms) <= limit_s:
-            return False
+            return self._overdue(bot, task, request.slices[task.slice_index], now_ms)
         finished = run_missing(self.store, live, bot.task_id, self._stamp(now_ms))
         return finished is not None and finished.changed
+
+    def _overdue(self, bot: Bot, task: Task, chosen: Slice, now_ms: int) -> bool:
+        """A run that its bot does not end: it is told to stop, and after that given up."""
+        if not task.killing:
+            if not is_overdue(task, chosen, now_ms):
+                return False
+            return kill_run(self.store, task.task_id, task.started_ms, now_ms, OVERRAN)
+        limit_s = self._limit_s(stop_grace_s(chosen))
+        if silent_s(now_ms, task.abandoned_ms, self.ready_ms) <= limit_s:
+            return False
+        stamp = self._stamp(now_ms)
+        ended = kill_ignored(self.store, bot.bot_id, bot.task_id, task.abandoned_ms, stamp)
+        return ended is not None and ended.changed
 
     def _repair(self) -> int:
         done, after = 0, None
@@ -303,7 +374,7 @@ class Sweeps:
             tasks = [codec.read_task(doc) for doc in page.docs]
             entries = self.store.get(codec.PEND, *(task.pend_key for task in tasks))
             for task, entry in zip(tasks, entries, strict=True):
-                if entry is None and repair_pending(self.store, task.task_id):
+                if entry is None and repair_pending(self.store, task.task_id, self.clock.now_ms()):
                     log.error("task %s was pending and in no queue: repaired", task.task_id)
                     done += 1
             if page.after is None:
@@ -328,6 +399,18 @@ class Sweeps:
     def _delete_expired(self, now_ms: int) -> int:
         return sum(self.store.sweep_expired(kind, now_ms, PAGE) for kind in EXPIRING)
 
+    def _delete_queues(self, now_ms: int) -> int:
+        """Queues that nobody uses: they are made anew when somebody does."""
+        done, unused_since_ms = 0, now_ms - QUEUE_KEEP_MS
+        for doc in self._scan(codec.QUEUE, "", _END):
+            if codec.queue_used_ms(doc) > unused_since_ms:
+                continue
+            if self.store.scan_keys(codec.PEND, *codec.queue_range(doc.key), limit=1):
+                continue
+            act = partial(delete_queue, self.store, doc.key, unused_since_ms)
+            done += self._guard("delete queue", act)
+        return done
+
     def _delete_old_tasks(self, now_ms: int) -> int:
         oldest_kept_ms = now_ms - self.settings.task_retention_days * DAY_MS
         lo = codec.task_key(task_id(new_request_id(oldest_kept_ms, 0)))
@@ -340,7 +423,9 @@ class Sweeps:
 
     def _delete(self, key: Key, of: str) -> bool:
         while True:
-            pieces = self.store.scan_keys(codec.OUT, *codec.output_range(of), limit=DELETE_PIECES)
+            pieces = self.store.scan_keys(
+                codec.OUT, *codec.any_output_range(of), limit=DELETE_PIECES
+            )
             delete_output(self.store, pieces)
             if len(pieces) < DELETE_PIECES:
                 return delete_task(self.store, key)

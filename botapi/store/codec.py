@@ -54,6 +54,8 @@ _LAST_SEQ = 999_999_999
 _KEY_MASK = 0x7FFF_FFFF_FFFF_FFFF
 RUN = "1"
 """The only run of a task, as a key component."""
+LATE = "late"
+"""In its place for what the run wrote after its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +261,14 @@ def queue_range(key: Key) -> tuple[Key, Key]:
     return key + "!", key + '"'
 
 
-def queue_doc(queue: Queue) -> Doc:
-    """Kind `queue`: immutable, written by whoever needs it first."""
-    return Doc(queue_key(queue), _body(queue))
+def queue_doc(queue: Queue, used_ms: int) -> Doc:
+    """Kind `queue`: written by whoever needs it first, and again now and then with the time."""
+    return Doc(queue_key(queue), {**_body(queue), "used_ms": used_ms})
+
+
+def queue_used_ms(doc: Doc) -> int:
+    """When a slice was last put into a queue, within a day; 0 where nobody wrote it."""
+    return int(doc.body.get("used_ms", 0))
 
 
 def read_queue(doc: Doc) -> Queue:
@@ -303,9 +310,19 @@ def output_range(task_id: str) -> tuple[Key, Key]:
     return prefix_range(task_id, RUN)
 
 
-def output_doc(task_id: str, offset: int, data: bytes) -> Doc:
+def late_range(task_id: str) -> tuple[Key, Key]:
+    """All pieces of what came after the run's end."""
+    return prefix_range(task_id, LATE)
+
+
+def any_output_range(task_id: str) -> tuple[Key, Key]:
+    """All pieces of a task, late ones too."""
+    return prefix_range(task_id)
+
+
+def output_doc(task_id: str, offset: int, data: bytes, run: str = RUN) -> Doc:
     """Kind `out`: the bytes written at that offset."""
-    return Doc(join_key(task_id, RUN, f"{offset:015d}"), {"data": data, "v": SCHEMA_NUMBER})
+    return Doc(join_key(task_id, run, f"{offset:015d}"), {"data": data, "v": SCHEMA_NUMBER})
 
 
 def read_output(doc: Doc) -> tuple[int, bytes]:

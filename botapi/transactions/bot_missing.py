@@ -1,4 +1,4 @@
-"""A bot that fell silent, and a run nobody speaks of: both end the run as BOT_DIED."""
+"""A bot that fell silent, a run nobody speaks of, a run that nobody stops: all end the run."""
 
 from botapi.domain.bot import LiveBot
 from botapi.domain.bot_event import BotUpdate, EventKind
@@ -6,7 +6,7 @@ from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.names import parse_task_id
 from botapi.store import codec
 from botapi.store.protocol import Store, Txn, join_key
-from botapi.transactions.finish_task import Finished, stage_finish
+from botapi.transactions.finish_task import Finished, stage_end, stage_finish
 from botapi.transactions.update_bot import Stamp, stage_update
 
 
@@ -70,3 +70,27 @@ def run_missing(store: Store, seen: LiveBot, run_id: str, stamp: Stamp) -> Finis
         return stage_finish(txn, parse_task_id(run_id), ending, stamp.now_ms)
 
     return store.transact(work, label="run_missing")
+
+
+def kill_ignored(
+    store: Store, bot_id: str, run_id: str, killed_ms: int, stamp: Stamp
+) -> Finished | None:
+    """End a run that was told to stop at `killed_ms` and has not ended long after.
+
+    None when it is not that run any more, or has ended. The bot goes on being told to stop.
+    """
+
+    def work(txn: Txn) -> Finished | None:
+        bot_doc, task_doc = (
+            *txn.get(codec.BOT, join_key(bot_id)),
+            *txn.get(codec.TASK, codec.task_key(run_id)),
+        )
+        if bot_doc is None or task_doc is None or codec.read_bot(bot_doc).task_id != run_id:
+            return None
+        task = codec.read_task(task_doc)
+        if not task.killing or task.abandoned_ms != killed_ms:
+            return None
+        ending = Ending(EndedBy.ABANDONED, error="the bot did not stop it in time")
+        return stage_end(txn, (task, task_doc), ending, stamp.now_ms)
+
+    return store.transact(work, label="kill_ignored")

@@ -1,13 +1,13 @@
 """The claim: slice taken, task running, bot busy, in one step (bot-api 4.3)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from botapi import __version__
 from botapi.domain.bot import TERMINATION_FLAG, Bot
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
 from botapi.domain.names import run_id
-from botapi.domain.task import Task, TaskRequest, TaskState, check_transition
+from botapi.domain.task import Task, TaskRequest, TaskState, become
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
 from botapi.transactions.create_task import EXPIRE
@@ -83,10 +83,10 @@ def _stage_claim(
     stamp: Stamp,
 ) -> Task:
     (old, was), (bot, _) = task, known
-    check_transition(old.state, TaskState.RUNNING)
-    new = replace(
+    new = become(
         old,
-        state=TaskState.RUNNING,
+        TaskState.RUNNING,
+        stamp.now_ms,
         bot_id=bot.bot_id,
         bot_version=bot.version,
         bot_dimensions=bot.dimensions,
@@ -97,7 +97,6 @@ def _stage_claim(
         session_id=bot.session_id,
         claim_id=claim.attempt.claim_id,
         started_ms=stamp.now_ms,
-        modified_ms=stamp.now_ms,
     )
     txn.put(codec.TASK, codec.task_doc(new, was))
     txn.put(codec.RUN_TIME, codec.run_time_doc(new, codec.RunTime.STARTED))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from botapi.domain.matching import queue_of, shard
+from botapi.domain.matching import Queue, queue_of, shard
 from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.documents import pack
@@ -15,6 +15,14 @@ Also = Callable[[Txn], None]
 """More writes of the same transaction, the audit entry for one; may run twice."""
 EXPIRE = "expire"
 """The timer of a slice's expiration."""
+
+
+QUEUE_MARK_MS = 24 * 3600 * 1000
+"""How exactly it is known when a queue was last used."""
+
+
+class ParentEnded(Exception):
+    """The parent has ended, or is not there: nothing is started for it any more."""
 
 
 class TaskIdTaken(Exception):
@@ -46,17 +54,41 @@ def pending_slice(request: TaskRequest, index: int, retry_count: int = 0) -> Pen
     )
 
 
-def stage_enqueue(txn: Txn, request: TaskRequest, index: int) -> PendingSlice:
+def stage_enqueue(txn: Txn, request: TaskRequest, index: int, now_ms: int) -> PendingSlice:
     """Make slice `index` claimable, with its timer, and wake whoever waits for such work."""
     pending = pending_slice(request, index)
-    (known,) = txn.get(codec.QUEUE, pending.queue_key)
-    if known is None:
-        txn.put(codec.QUEUE, codec.queue_doc(queue_of(request.slices[index].dimensions)))
+    stage_queue(txn, queue_of(request.slices[index].dimensions), now_ms)
     txn.put(codec.PEND, codec.pend_doc(pending))
     due = codec.due_key(request.deadline_ms(index), EXPIRE, request.task_id)
     txn.put(codec.DUE, Doc(due, {"slice_index": index}))
     txn.notify(f"pend!{pending.queue_key}")
     return pending
+
+
+def stage_queue(txn: Txn, queue: Queue, now_ms: int) -> None:
+    """Have the queue there, marked as used today, inside a transaction that fills it.
+
+    Whoever removes a queue reads the mark: it cannot be removed and filled at once.
+    """
+    key = codec.queue_key(queue)
+    (known,) = txn.get(codec.QUEUE, key)
+    if known is None or now_ms - codec.queue_used_ms(known) > QUEUE_MARK_MS:
+        txn.put(codec.QUEUE, codec.queue_doc(queue, now_ms))
+
+
+def stage_child(txn: Txn, parent_run_id: str) -> None:
+    """Tell the parent, inside the transaction that makes its child, that it has one.
+
+    Parent and child meet in the parent's record: either the child is there when the
+    parent's end looks for children, or it is refused here. Raises ParentEnded.
+    """
+    key = codec.task_key(parent_run_id)
+    (was,) = txn.get(codec.TASK, key)
+    parent = None if was is None else codec.read_task(was)
+    if parent is None or parent.is_final:
+        raise ParentEnded(parent_run_id)
+    if not parent.has_children:
+        txn.put(codec.TASK, codec.task_doc(replace(parent, has_children=True), was))
 
 
 def create_task(
@@ -71,7 +103,7 @@ def create_task(
 
     The same caller and request uuid within seven days gives the first task, whatever the
     new request says. `nonce` tells a repeat of this very call from another call that drew
-    the same id for an equal request. Raises TaskIdTaken.
+    the same id for an equal request. Raises TaskIdTaken, ParentEnded.
     """
     wanted = codec.request_doc(request)
     if nonce:
@@ -90,7 +122,9 @@ def create_task(
             if not is_same:
                 raise TaskIdTaken(request.task_id)
             return Created(codec.read_task(task_was), is_new=True)
-        created = Created(_write(txn, request, wanted, request_uuid), is_new=True)
+        created = Created(stage_new(txn, request, wanted), is_new=True)
+        if request_uuid:
+            _remember(txn, request, request_uuid)
         if also is not None:
             also(txn)
         return created
@@ -117,7 +151,10 @@ def _dedup_key(authenticated: str, request_uuid: str) -> Key:
     return join_key("rid", authenticated, request_uuid)
 
 
-def _write(txn: Txn, request: TaskRequest, wanted: Doc, request_uuid: str) -> Task:
+def stage_new(txn: Txn, request: TaskRequest, wanted: Doc) -> Task:
+    """A task that waits in the queue of its first slice. Raises ParentEnded."""
+    if request.parent_task_id:
+        stage_child(txn, request.parent_task_id)
     task = Task(
         task_id=request.task_id,
         state=TaskState.PENDING,
@@ -128,13 +165,16 @@ def _write(txn: Txn, request: TaskRequest, wanted: Doc, request_uuid: str) -> Ta
         tags=request.tags,
         created_ms=request.created_ms,
         modified_ms=request.created_ms,
-        pend_key=stage_enqueue(txn, request, 0).key,
+        pend_key=stage_enqueue(txn, request, 0, request.created_ms).key,
+        retry_of=request.retry_of,
     )
     txn.put(codec.REQ, wanted)
     txn.put(codec.TASK, codec.task_doc(task))
-    if request_uuid:
-        until = request.created_ms + DEDUP_KEEP_MS
-        body = {"task_id": request.task_id, "until_ms": until}
-        dedup_key = _dedup_key(request.authenticated, request_uuid)
-        txn.put(codec.DEDUP, Doc(dedup_key, body, expire_at=until))
     return task
+
+
+def _remember(txn: Txn, request: TaskRequest, request_uuid: str) -> None:
+    until = request.created_ms + DEDUP_KEEP_MS
+    body = {"task_id": request.task_id, "until_ms": until}
+    dedup_key = _dedup_key(request.authenticated, request_uuid)
+    txn.put(codec.DEDUP, Doc(dedup_key, body, expire_at=until))

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from botapi.domain.task import Task, TaskRequest, TaskState, check_transition
+from botapi.domain.task import Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn
-from botapi.transactions.create_task import EXPIRE, stage_enqueue
+from botapi.transactions.create_task import stage_enqueue
+from botapi.transactions.end_pending import stage_end_pending, stage_forget_slice
 
 
 def stage_next_slice(
@@ -23,44 +24,26 @@ def stage_next_slice(
     that is to blame.
     """
     old, was = task
-    late_ms = now_ms - request.deadline_ms(len(request.slices) - 1)
-    _stage_forget(txn, old, request)
     following = [
         index
         for index in range(old.slice_index + 1, len(request.slices))
         if request.deadline_ms(index) > now_ms
     ]
-    if following:
-        new = replace(
-            old,
-            slice_index=following[0],
-            pend_key=stage_enqueue(txn, request, following[0]).key,
-            modified_ms=now_ms,
-        )
-    else:
-        check_transition(old.state, otherwise)
-        new = replace(
-            old,
-            state=otherwise,
-            modified_ms=now_ms,
-            completed_ms=now_ms,
-            abandoned_ms=now_ms,
-            expiration_delay_ms=max(0, late_ms) if otherwise is TaskState.EXPIRED else 0,
-            internal_failure=otherwise is TaskState.BOT_DIED,
-            bot_id=culprit,
-            error=error,
-        )
+    if not following:
+        late_ms = now_ms - request.deadline_ms(len(request.slices) - 1)
+        delay_ms = max(0, late_ms) if otherwise is TaskState.EXPIRED else 0
+        facts = {"bot_id": culprit, "expiration_delay_ms": delay_ms}
+        return stage_end_pending(txn, task, request, otherwise, now_ms, error, **facts)
+    stage_forget_slice(txn, old, request)
+    new = replace(
+        old,
+        slice_index=following[0],
+        pend_key=stage_enqueue(txn, request, following[0], now_ms).key,
+        modified_ms=now_ms,
+    )
     txn.put(codec.TASK, codec.task_doc(new, was))
     txn.notify(f"task!{old.task_id}")
     return new
-
-
-def _stage_forget(txn: Txn, task: Task, request: TaskRequest) -> None:
-    """Take the current slice out of its queue, with its offer and its timer."""
-    txn.delete(codec.PEND, task.pend_key)
-    txn.delete(codec.OFFER, codec.task_key(task.task_id))
-    due = codec.due_key(request.deadline_ms(task.slice_index), EXPIRE, task.task_id)
-    txn.delete(codec.DUE, due)
 
 
 def expire_slice(store: Store, task_id: str, slice_index: int, now_ms: int) -> Task | None:

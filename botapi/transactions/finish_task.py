@@ -7,6 +7,7 @@ from botapi.domain.completion import Ending, finish
 from botapi.domain.task import OutputPosition, Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Txn
+from botapi.transactions.follow_up import stage_after_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +51,5 @@ def stage_end(
     txn.put(codec.RUN_TIME, codec.run_time_doc(task, codec.RunTime.COMPLETED))
     txn.put(codec.OUTPOS, codec.output_position_doc(task.task_id, sealed, position_was))
     txn.notify(f"task!{task.task_id}")
+    stage_after_end(txn, task, now_ms)
     return Finished(task, changed=True)

@@ -1,7 +1,29 @@
 """A duty that one process has at a time, with a number that grows at each change of hands."""
 
+from dataclasses import dataclass
+
 from botapi.store import codec
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn, join_key
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Proof of a duty, for transactions that rest on what was seen before them."""
+
+    name: str
+    holder: str
+    number: int
+
+
+def is_held(txn: Txn, fence: Fence, now_ms: int) -> bool:
+    """Is the duty still in the same hands, without a break? Read inside the transaction."""
+    (doc,) = txn.get(codec.DUTY, join_key(fence.name))
+    return (
+        doc is not None
+        and doc.body["holder"] == fence.holder
+        and doc.body["fence"] == fence.number
+        and doc.body["until_ms"] > now_ms
+    )
 
 
 def hold_duty(store: Store, name: str, holder: str, *, now_ms: int, for_ms: int) -> int | None:
@@ -12,10 +34,10 @@ def hold_duty(store: Store, name: str, holder: str, *, now_ms: int, for_ms: int)
         fence = 1
         if was is not None:
             fence = int(was.body["fence"])
-            if was.body["holder"] != holder:
-                if was.body["until_ms"] > now_ms:
-                    return None
-                fence += 1
+            is_over = was.body["until_ms"] <= now_ms
+            if was.body["holder"] != holder and not is_over:
+                return None
+            fence += is_over
         body = {
             "holder": holder,
             "until_ms": now_ms + for_ms,

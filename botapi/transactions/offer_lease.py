@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from botapi.domain.matching import queue_of
 from botapi.domain.task import (
     MAX_OFFER_RETRIES,
     Offer,
@@ -13,6 +14,7 @@ from botapi.domain.task import (
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Doc, Key, Store, Txn, join_key
+from botapi.transactions.create_task import stage_queue
 from botapi.transactions.expire_slice import stage_next_slice
 
 
@@ -134,6 +136,8 @@ def return_offer(store: Store, offer: Offer, now_ms: int, reason: str) -> bool:
             return True
         if slot.retry_count < MAX_OFFER_RETRIES:
             txn.put(codec.PEND, codec.pend_doc(replace(slot, retry_count=slot.retry_count + 1)))
+            dimensions = codec.read_request(req).slices[slot.slice_index].dimensions
+            stage_queue(txn, queue_of(dimensions), now_ms)
             txn.notify(f"pend!{slot.queue_key}")
             return True
         request = codec.read_request(req)

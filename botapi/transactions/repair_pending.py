@@ -6,7 +6,7 @@ from botapi.store.protocol import Store, Txn
 from botapi.transactions.create_task import stage_enqueue
 
 
-def repair_pending(store: Store, task_id: str) -> bool:
+def repair_pending(store: Store, task_id: str, now_ms: int) -> bool:
     """Queue the task's current slice again if it has neither queue entry nor offer."""
     key = codec.task_key(task_id)
 
@@ -21,7 +21,7 @@ def repair_pending(store: Store, task_id: str) -> bool:
         task = codec.read_task(was)
         if task.state is not TaskState.PENDING or txn.get(codec.PEND, task.pend_key)[0]:
             return False
-        stage_enqueue(txn, codec.read_request(req), task.slice_index)
+        stage_enqueue(txn, codec.read_request(req), task.slice_index, now_ms)
         return True
 
     return store.transact(work, label="repair_pending")

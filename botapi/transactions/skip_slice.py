@@ -4,13 +4,17 @@ from botapi.domain.task import Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Store, Txn
 from botapi.transactions.expire_slice import stage_next_slice
+from botapi.transactions.hold_duty import Fence, is_held
 
 
-def skip_slice(store: Store, task_id: str, slice_index: int, now_ms: int) -> Task | None:
+def skip_slice(
+    store: Store, task_id: str, slice_index: int, now_ms: int, fence: Fence
+) -> Task | None:
     """The next slice, or NO_RESOURCE after the last one.
 
     None when the slice is not waiting any more, is offered to a bot, or says itself that it
-    waits for capacity.
+    waits for capacity; also when the duty has changed hands since the caller looked at the
+    bots, because there may be one by now.
     """
     key = codec.task_key(task_id)
 
@@ -20,7 +24,7 @@ def skip_slice(store: Store, task_id: str, slice_index: int, now_ms: int) -> Tas
             *txn.get(codec.REQ, key),
             *txn.get(codec.OFFER, key),
         )
-        if was is None or req is None or offer is not None:
+        if was is None or req is None or offer is not None or not is_held(txn, fence, now_ms):
             return None
         task, request = codec.read_task(was), codec.read_request(req)
         if task.state is not TaskState.PENDING or task.slice_index != slice_index:

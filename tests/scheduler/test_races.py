@@ -235,7 +235,7 @@ def test_repair_against_claim_never_queues_a_running_task(store, clock, threads)
         at_once(
             threads,
             lambda r=request: claim(store, "vm1", r.task_id, clock.now_ms()),
-            lambda r=request: repair_pending(store, r.task_id),
+            lambda r=request: repair_pending(store, r.task_id, clock.now_ms()),
         )
         assert task_of(store, request).state == "RUNNING"
         assert is_tidy(store)

@@ -6,6 +6,7 @@ from botapi.domain.bot_event import BotUpdate, EventKind
 from botapi.scheduler.sweeps import SLOW_EVERY_S
 from botapi.store import codec
 from botapi.store.protocol import join_key
+from botapi.transactions.hold_duty import Fence, hold_duty
 from botapi.transactions.skip_slice import skip_slice
 from botapi.transactions.update_bot import Stamp, update_bot
 from tests.factories import make_slice
@@ -87,17 +88,37 @@ def test_dead_bot_counts_as_known(store, clock, sweeps):
     assert task_of(store, request).state == "PENDING"
 
 
+def skip(store, clock, request, index=0, fence=None):
+    if fence is None:
+        number = hold_duty(store, "sweeper", "test", now_ms=clock.now_ms(), for_ms=10_000)
+        fence = Fence("sweeper", "test", number)
+    return skip_slice(store, request.task_id, index, clock.now_ms(), fence)
+
+
 def test_skip_looks_again_before_it_ends_anything(store, clock):
     offered = submit(store, clock, 1)
     offer(store, clock, offered)
-    assert skip_slice(store, offered.task_id, 0, clock.now_ms()) is None
+    assert skip(store, clock, offered) is None
     waiting = submit(store, clock, 2)
-    assert skip_slice(store, waiting.task_id, 1, clock.now_ms()) is None
+    assert skip(store, clock, waiting, 1) is None
     patient = submit(store, clock, 3, slices=[make_slice(wait_for_capacity=True)])
-    assert skip_slice(store, patient.task_id, 0, clock.now_ms()) is None
+    assert skip(store, clock, patient) is None
     assert task_of(store, waiting).state == task_of(store, patient).state == "PENDING"
-    assert skip_slice(store, waiting.task_id, 0, clock.now_ms()).state == "NO_RESOURCE"
-    assert skip_slice(store, waiting.task_id, 0, clock.now_ms()) is None
+    assert skip(store, clock, waiting).state == "NO_RESOURCE"
+    assert skip(store, clock, waiting) is None
+
+
+@pytest.mark.parametrize("other", [None, "rival"])
+def test_skip_does_nothing_when_the_duty_was_lost_meanwhile(store, clock, other):
+    """A sweeper paused between its look at the bots and its transaction does no harm."""
+    waiting = submit(store, clock)
+    number = hold_duty(store, "sweeper", "test", now_ms=clock.now_ms(), for_ms=10_000)
+    fence = Fence("sweeper", "test", number)
+    clock.advance(10)
+    assert skip(store, clock, waiting, fence=fence) is None
+    hold_duty(store, "sweeper", other or "test", now_ms=clock.now_ms(), for_ms=10_000)
+    assert skip(store, clock, waiting, fence=fence) is None
+    assert task_of(store, waiting).state == "PENDING"
 
 
 @pytest.mark.spec("9.1.1.19", "9.6.1.9", "13.1.49")

@@ -257,14 +257,15 @@ def test_outage_of_the_store_is_not_a_bots_silence(store, clock, rng, settings):
     clock.advance(DEAD_S + 100)
     turns = iter([None, None])
 
-    class TwoTurns(ThreadForm):
+    class TwoTurns:
         """The loop goes round once while the store is away, once when it is back."""
 
-        def sleep(self, _seconds):
+        def wait(self, _seconds):
             if next(turns, "over") == "over":
                 sweeps.closed = True
+            return False
 
-    sweeps.concurrency = TwoTurns()
+    sweeps.wake = TwoTurns()
     sweeps.look = lambda: setattr(away, "is_away", False)
     sweeps.settings = replace(settings, sweep_s=0)
     sweeps.run()
