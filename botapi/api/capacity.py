@@ -7,7 +7,7 @@ from botapi.clock import Clock
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.matching import constraints, queue_of
 from botapi.domain.task import Slice
-from botapi.scheduler.known_bots import Constraint, any_bot
+from botapi.scheduler.known_bots import Constraint, any_bot, fits_one_query, tags_of
 from botapi.store import codec
 from botapi.store.protocol import Store
 
@@ -17,6 +17,8 @@ KEEP_LINE_S = 1.0
 """How long a reason for being pending is given again: many tasks share one."""
 MAX_QUEUES = 10_000
 MAX_CONSTRAINTS_SEARCHED = 20
+COUNTED = 10_000
+"""Bots counted no further."""
 
 
 class NoCapacity(Refusal):
@@ -48,6 +50,13 @@ class Capacity:
         raise NoCapacity(
             "; ".join(lines) + '; add such a bot, ask for less, or say "wait_for_capacity": true'
         )
+
+    def matching(self, slice_: Slice) -> int | None:
+        """How many known bots, in whatever health, have its dimensions; None if too many to ask."""
+        wanted = constraints(slice_.dimensions)
+        if not fits_one_query(wanted):
+            return None
+        return self.store.count(codec.BOT, tags_of(wanted), up_to=COUNTED)
 
     def line(self, key: str, make: Callable[[], str]) -> str:
         """The line of this key, made anew when it is older than a second."""

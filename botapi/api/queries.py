@@ -5,8 +5,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from botapi.api.parts import Query
-from botapi.domain.dimensions import key_problem, value_problem
 from botapi.domain import errors
+from botapi.domain.dimensions import key_problem, value_problem
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100

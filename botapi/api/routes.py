@@ -77,10 +77,12 @@ class Route:
 
 def create_task(call: Call) -> Answer:
     """`POST /tasks`."""
-    queries.check_names(call.query, ("wait",))
+    queries.check_names(call.query, ("dry_run", "wait"))
     body = tasks.TASK_BODY.read(call.body)
+    if queries.number(call.query, "dry_run", 0, 0, 1):
+        return Answer(tasks.dry_run(call.server, call.person.caller, body, call.idempotency_key))
     view, is_new = tasks.create(
-        call.server, call.person.name, body, call.idempotency_key, queries.wait_s(call.query)
+        call.server, call.person.caller, body, call.idempotency_key, queries.wait_s(call.query)
     )
     location = {"Location": f"{ROOT}/tasks/{view['task_id']}"}
     return Answer(view, 201 if is_new else 200, location)

@@ -6,26 +6,22 @@ import msgspec
 
 from botapi.api import queries
 from botapi.api.bodies import Body
-from botapi.api.capacity import NoCapacity
+from botapi.api.new_tasks import make_task
 from botapi.api.parts import MANY, ApiParts, Json
 from botapi.api.queries import refuse
-from botapi.api.task_request import TaskBody, task_request
-from botapi.api.views import task_view
+from botapi.api.task_request import TaskBody, form_of, new_task
+from botapi.api.views import request_view, task_view
 from botapi.api.why import Reasons
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import is_request_uuid, new_request_id, parse_task_id
-from botapi.domain.names import task_id as name_of
-from botapi.domain.pool_rules import under_pool_rules
-from botapi.domain.service_accounts import settled
+from botapi.domain.names import is_request_uuid, parse_task_id
+from botapi.domain.new_task import NewTask
+from botapi.domain.permissions import Caller
 from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc
 from botapi.transactions.cancel_task import Actor, cancel_task
-from botapi.transactions.create_task import Also, Created, TaskIdTaken, create_task, created_before
 
 MAX_COLLECTED = 1_000
-MAX_DRAWS = 50
-"""Ids drawn before giving up: 65,536 are there for each millisecond."""
 
 
 class CollectBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,71 +45,37 @@ CANCEL_BODY = Body(CancelBody)
 
 
 def create(
-    parts: ApiParts, actor: str, body: TaskBody, idempotency_key: str, wait_s: float = 0.0
+    parts: ApiParts, caller: Caller, body: TaskBody, idempotency_key: str, wait_s: float = 0.0
 ) -> tuple[Json, bool]:
     """The task, and whether it is new. Raises Refusal, NoCapacity among them."""
+    new = _asked(body, idempotency_key)
+    made = make_task(
+        parts,
+        caller,
+        new,
+        form=form_of(body),
+        check_capacity=lambda request: parts.capacity.check(request.slices),
+    )
+    if made.task is None or wait_s or not made.is_new or made.task.is_final:
+        return read(parts, made.request.task_id, wait_s), made.is_new
+    why = Reasons(parts).why(made.task, made.request, None)
+    return task_view(made.task, made.request, OutputPosition(), why), True
+
+
+def dry_run(parts: ApiParts, caller: Caller, body: TaskBody, idempotency_key: str) -> Json:
+    """What would be stored, and how many known bots match each slice. Raises Refusal."""
+    new = _asked(body, idempotency_key)
+    made = make_task(parts, caller, new, form=form_of(body), evaluate_only=True)
+    return {
+        "request": request_view(made.request),
+        "matching_bots": [parts.capacity.matching(slice_) for slice_ in made.request.slices],
+    }
+
+
+def _asked(body: TaskBody, idempotency_key: str) -> NewTask:
     if idempotency_key and not is_request_uuid(idempotency_key):
         raise refuse("Idempotency-Key", "is not 1 to 50 of A-Z a-z 0-9 - _ /")
-    made, request = _create(parts, actor, body, idempotency_key)
-    if wait_s or not made.is_new:
-        return read(parts, made.task.task_id, wait_s), made.is_new
-    why = Reasons(parts).why(made.task, request, None)
-    return task_view(made.task, request, OutputPosition(), why), True
-
-
-def _create(
-    parts: ApiParts, actor: str, body: TaskBody, idempotency_key: str
-) -> tuple[Created, TaskRequest]:
-    """What became of it, and the request as it was stored if it is new."""
-    for draw in range(MAX_DRAWS):
-        now_ms = parts.clock.now_ms()
-        task_id = name_of(new_request_id(now_ms, parts.rng.randbits(16)))
-        request = task_request(body, task_id, actor, now_ms)
-        pools = parts.config.cached().pools
-        request = under_pool_rules(settled(request, pools), pools)
-        before = _check_capacity(parts, request, idempotency_key) if draw == 0 else None
-        if before is not None:
-            return Created(before, is_new=False), request
-        entry_id = parts.new_id()
-        try:
-            made = create_task(
-                parts.store,
-                request,
-                request_uuid=idempotency_key,
-                nonce=entry_id,
-                also=_audit(request, actor, entry_id),
-            )
-        except TaskIdTaken:
-            continue
-        return made, request
-    raise Refusal(Code.RESOURCE_EXHAUSTED, "no free task id in this moment; try again")
-
-
-def _check_capacity(parts: ApiParts, request: TaskRequest, idempotency_key: str) -> Task | None:
-    """Raise NoCapacity, unless this key has made a task before, when there were bots."""
-    try:
-        parts.capacity.check(request.slices)
-    except NoCapacity:
-        made = (request.authenticated, idempotency_key, request.created_ms)
-        before = created_before(parts.store, *made)
-        if before is None:
-            raise
-        return before
-    return None
-
-
-def _audit(request: TaskRequest, actor: str, entry_id: str) -> Also:
-    entry = codec.audit_doc(
-        at_ms=request.created_ms,
-        entry_id=entry_id,
-        actor=actor,
-        verb="task.create",
-        target=f"task {request.task_id}",
-        reason="",
-        before="",
-        after=TaskState.PENDING,
-    )
-    return lambda txn: txn.put(codec.AUDIT, entry)
+    return new_task(body, idempotency_key)
 
 
 def canonical(task_id: str) -> str:

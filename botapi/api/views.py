@@ -10,6 +10,7 @@ from botapi.domain.bot_event import BotEvent
 from botapi.domain.completion import cause_of
 from botapi.domain.dimensions import unflatten
 from botapi.domain.names import parse_task_id, run_id
+from botapi.domain.slice_rules import CONTAINMENT_TYPES
 from botapi.domain.task import OutputPosition, Slice, Task, TaskRequest
 
 Json = dict[str, Any]
@@ -38,26 +39,55 @@ def slice_view(slice_: Slice) -> Json:
         "io_timeout_s": slice_.io_timeout_s,
         "grace_period_s": slice_.grace_period_s,
         "wait_for_capacity": slice_.wait_for_capacity,
+        "idempotent": slice_.idempotent,
+        "caches": [asdict(cache) for cache in slice_.caches],
+        "cas_input_root": _said(slice_.cas_input_root),
+        "cipd_input": _said(slice_.cipd_input),
+        "outputs": list(slice_.outputs),
+        "containment": {
+            "containment_type": CONTAINMENT_TYPES[slice_.containment_type],
+            "lower_priority": slice_.lower_priority,
+            "limit_processes": slice_.limit_processes,
+            "limit_total_committed_memory": slice_.limit_total_committed_memory,
+        },
+        "has_secret_bytes": slice_.has_secret_bytes,
+        "properties_hash": slice_.properties_hash or None,
+    }
+
+
+def request_view(request: TaskRequest) -> Json:
+    """What was asked, as it is stored. The token of the topic is nobody's to read."""
+    return {
+        "name": request.name,
+        "user": request.user,
+        "authenticated": request.authenticated,
+        "priority": request.priority,
+        "tags": list(request.tags),
+        "bot_ping_tolerance_s": request.bot_ping_tolerance_s,
+        "service_account": request.service_account,
+        "realm": request.realm or None,
+        "parent_task_id": request.parent_task_id or None,
+        "root_task_id": request.root_task_id or None,
+        "pubsub_topic": request.pubsub_topic or None,
+        "pubsub_userdata": request.pubsub_userdata or None,
+        "pool_task_template": request.template or None,
+        "secrets": dict(request.secrets),
+        "max_retries": request.max_retries,
+        "retry_of": request.retry_of or None,
+        "retry_number": request.retry_number,
+        "slices": [slice_view(slice_) for slice_ in request.slices],
     }
 
 
 def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: str) -> Json:
     """A task. `why` is the reason that it is pending, empty otherwise."""
     cause = cause_of(task)
-    return {
+    return request_view(request) | {
         "task_id": task.task_id,
-        "run_id": run_id(task.task_id) if task.started_ms else None,
-        "name": task.name,
+        "run_id": _run_id(task),
         "state": str(task.state),
         "cause": str(cause) if cause else None,
         "error": task.error or None,
-        "user": task.user,
-        "priority": task.priority,
-        "tags": list(task.tags),
-        "bot_ping_tolerance_s": request.bot_ping_tolerance_s,
-        "service_account": request.service_account,
-        "realm": request.realm or None,
-        "slices": [slice_view(slice_) for slice_ in request.slices],
         "slice_index": task.slice_index,
         "created_at": rfc3339(task.created_ms),
         "started_at": rfc3339(task.started_ms),
@@ -70,6 +100,9 @@ def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: s
         "internal_failure": task.internal_failure,
         "killing": task.killing,
         "cost_usd": task.cost_usd,
+        "cost_saved_usd": task.cost_saved_usd,
+        "deduped_from": task.deduped_from or None,
+        "retried_as": task.retried_as or None,
         "cas_output_root": _said(task.cas_output_root),
         "cipd_pins": _said(task.cipd_pins),
         "missing_cas": [_said(missing) for missing in task.missing_cas],
@@ -80,6 +113,11 @@ def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: s
         "output_limit_hit": position.limit_hit,
         "why": why or None,
     }
+
+
+def _run_id(task: Task) -> str | None:
+    """Its own run, or the one whose result it has; None before there is one."""
+    return task.deduped_from or (run_id(task.task_id) if task.started_ms else None)
 
 
 def _said(value: Any) -> Json | None:  # noqa: ANN401 - a dataclass or None

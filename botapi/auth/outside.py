@@ -3,13 +3,14 @@
 Everything here blocks its thread.
 """
 
-import ipaddress
 import ssl
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import urllib3
+
+from botapi.domain.value_rules import is_loopback
 
 
 class TooLong(Exception):
@@ -61,11 +62,3 @@ def url_problem(url: str) -> str:
     if parts.scheme == "http" and not is_loopback(host):
         return f"not https: {url[:200]}"
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Is this a name or an address of this machine?"""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,7 +12,6 @@ from botpb import bots_pb2
 
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored, is_set
-from botapi.cfg.value_rules import is_email, url_problem
 from botapi.domain.bot_groups import MAX_ALL_IDS, expand_bot_ids
 from botapi.domain.dimensions import (
     SHOWN_KEY_BYTES,
@@ -23,6 +22,7 @@ from botapi.domain.dimensions import (
 )
 from botapi.domain.fleet_settings import FleetSettings
 from botapi.domain.pools import PoolsConfig
+from botapi.domain.value_rules import is_email, url_problem
 
 _EXCLUSIVE = (
     "require_luci_machine_token",

@@ -10,9 +10,9 @@ from botpb import pools_pb2
 
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored
-from botapi.cfg.value_rules import is_email, realm_problem
 from botapi.domain.dimensions import SHOWN_KEY_BYTES, key_problem, quote, value_problem
 from botapi.domain.pools import TaskTemplate, TemplateEnv, include_cycle
+from botapi.domain.value_rules import is_email, realm_problem
 
 MAX_TEMPLATES = 1_000
 """Most task templates of a pools.cfg."""

@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored
-from botapi.cfg.value_rules import is_email, url_problem
 from botapi.domain.fleet_settings import Network
+from botapi.domain.value_rules import is_email, url_problem
 
 MAX_SLEEP_S = 86_400
 """Longest `max_bot_sleep_time`."""

@@ -33,11 +33,14 @@ class CipdPackage:
 
 @dataclass(frozen=True, slots=True)
 class CipdInput:
-    """The packages that a task needs, and the client that fetches them: all three complete."""
+    """The packages that a task needs, and the client that fetches them.
 
-    server: str
-    client_package: CipdPackage
-    packages: tuple[CipdPackage, ...]
+    In a stored task all three are complete; in what is asked for, the first two may be empty.
+    """
+
+    server: str = ""
+    client_package: CipdPackage | None = None
+    packages: tuple[CipdPackage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

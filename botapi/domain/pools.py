@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from botapi.domain.artifacts import CipdInput
+
 
 class SchedulingAlgorithm(StrEnum):
     """In which order slices of equal priority are offered."""
@@ -81,14 +83,16 @@ class PoolsConfig:
     """The pools by name. Without a pools.cfg there are none, and nothing is demanded of a pool."""
 
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    default_cipd: CipdInput | None = None
+    """Server and client of packages, for tasks that do not say them."""
 
     @classmethod
-    def of(cls, pools: Iterable[Pool]) -> "PoolsConfig":
+    def of(cls, pools: Iterable[Pool], default_cipd: CipdInput | None = None) -> "PoolsConfig":
         """Index the pools by name; of two with one name the first one wins."""
         by_name: dict[str, Pool] = {}
         for pool in pools:
             by_name.setdefault(pool.name, pool)
-        return cls(by_name)
+        return cls(by_name, default_cipd)
 
     def pool(self, name: str) -> Pool | None:
         """The pool of that name; None when pools.cfg does not know it."""

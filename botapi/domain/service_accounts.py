@@ -1,12 +1,11 @@
 """Accounts that tasks and bots act as: which may be asked for, and what a token says of whom."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.pools import PoolsConfig
-from botapi.domain.task import TaskRequest
 
 NONE = "none"
 """No account: there is no token."""
@@ -53,34 +52,15 @@ class Subject:
         return {"sub": self.name} | {name: value for name, value in said.items() if value}
 
 
-def settled(request: TaskRequest, config: PoolsConfig) -> TaskRequest:
-    """The request as it will be stored: with its realm, and an account that it may act as.
-
-    Raises Refusal: INVALID_ARGUMENT when the realm is neither said nor known, PERMISSION_DENIED
-    for an account (bot-api 10.7). Without a pools.cfg a task has no realm.
-    """
-    pool = config.pool(request.slices[0].pool)
-    if not request.realm and pool is not None:
-        if not pool.default_task_realm:
-            raise Refusal(
-                Code.INVALID_ARGUMENT,
-                f'/realm: is missing, and pool "{pool.name}" has no default_task_realm',
-            )
-        request = replace(request, realm=pool.default_task_realm)
-    check_act_as(request, config)
-    return request
-
-
-def check_act_as(request: TaskRequest, config: PoolsConfig) -> None:
-    """Raise Refusal PERMISSION_DENIED unless the task's pool allows its account."""
-    account, name = request.service_account, request.slices[0].pool
+def check_act_as(account: str, pool_name: str, config: PoolsConfig) -> None:
+    """Raise Refusal PERMISSION_DENIED unless the pool allows its tasks this account."""
     if is_literal(account):
         return
-    pool = config.pool(name)
+    pool = config.pool(pool_name)
     if pool is None or account not in pool.allowed_service_accounts:
         raise Refusal(
             Code.PERMISSION_DENIED,
-            f'tasks of pool "{name}" may not act as {account}: it is no '
+            f'tasks of pool "{pool_name}" may not act as {account}: it is no '
             "allowed_service_account of the pool in pools.cfg",
         )
 

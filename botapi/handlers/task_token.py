@@ -13,7 +13,6 @@ from typing import Any
 from botapi import __version__
 from botapi.auth.oidc_issuer import CACHE_S, MintedToken
 from botapi.bot_call import BotCall, BotServer, Call, Reply
-from botapi.cfg.value_rules import is_email
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import parse_task_id, run_id
@@ -25,6 +24,7 @@ from botapi.domain.service_accounts import (
     is_literal,
 )
 from botapi.domain.task import TaskRequest
+from botapi.domain.value_rules import is_email
 from botapi.store import codec
 
 MAX_SCOPES = 100
@@ -164,7 +164,7 @@ def _task(server: BotServer, call: BotCall, request: TaskRequest) -> _Asker:
         raise _precondition(f'service_account of the task is not an e-mail: "{account}"')
     if not request.realm:
         raise _precondition("the task has no realm")
-    check_act_as(request, server.config.cached().pools)
+    check_act_as(request.service_account, request.slices[0].pool, server.config.cached().pools)
     subject = Subject(
         "task",
         account,

@@ -9,6 +9,26 @@ from botapi.domain.names import new_request_id, task_id
 from tests.fakes.person import Person, new_key
 
 SLICE = {"command": ["/bin/true"]}
+NO_FILES = {
+    "idempotent": False,
+    "caches": [],
+    "cas_input_root": None,
+    "cipd_input": None,
+    "outputs": [],
+    "containment": {
+        "containment_type": "NOT_SPECIFIED",
+        "lower_priority": False,
+        "limit_processes": 0,
+        "limit_total_committed_memory": 0,
+    },
+    "has_secret_bytes": False,
+    "properties_hash": None,
+}
+AUTOMATIC = {
+    "authenticated:user:alice", "pool:default", "priority:100", "rbe:none", "realm:none",
+    "service_account:none", "swarming.pool.task_template:none", "swarming.pool.version:r1",
+    "user:none",
+}  # fmt: skip
 VIEW_KEYS = {
     "task_id", "run_id", "name", "state", "cause", "error", "user", "priority", "tags",
     "bot_ping_tolerance_s", "service_account", "realm", "slices", "slice_index",
@@ -16,6 +36,9 @@ VIEW_KEYS = {
     "abandoned_at", "bot_id", "exit_code", "duration_s", "failure", "internal_failure", "killing",
     "output_bytes", "missing_bytes", "output_limit_hit", "why", "cost_usd", "performance",
     "cas_output_root", "cipd_pins", "missing_cas", "missing_cipd",
+    "authenticated", "parent_task_id", "root_task_id", "pubsub_topic", "pubsub_userdata",
+    "pool_task_template", "secrets", "max_retries", "retry_of", "retry_number", "retried_as",
+    "deduped_from", "cost_saved_usd",
 }  # fmt: skip
 
 
@@ -43,11 +66,13 @@ def test_created_task_has_the_defaults(admin, clock):
             "io_timeout_s": 0,
             "grace_period_s": 30,
             "wait_for_capacity": False,
+            **NO_FILES,
         }
     ]
     assert task["name"] == "/bin/echo"
     assert (task["state"], task["priority"], task["user"]) == ("PENDING", 100, "")
-    assert (task["tags"], task["bot_ping_tolerance_s"]) == ([], 1200)
+    assert (task["tags"], task["bot_ping_tolerance_s"]) == (sorted(AUTOMATIC), 1200)
+    assert task["authenticated"] == "user:alice"
     assert task["created_at"] == "2026-03-04T06:06:07.089Z"
     assert task["run_id"] is task["started_at"] is task["bot_id"] is task["exit_code"] is None
     assert admin.get(f"/tasks/{task['task_id']}").json == task
@@ -90,7 +115,10 @@ def test_created_task_keeps_everything_that_was_said(admin):
         "slices": slices,
     }
     task = admin.post("/tasks", body).json
-    expected = body | {"tags": ["a:b", "c:"]}
+    added = AUTOMATIC - {"priority:100", "user:none"}
+    added |= {"priority:255", "user:bob", "os:Linux", "os:Mac", "id:vm1", "a:b", "c:"}
+    slices = [slice_ | NO_FILES for slice_ in slices]
+    expected = body | {"tags": sorted(added), "slices": slices}
     assert {key: task[key] for key in expected} == expected
 
 
@@ -121,7 +149,7 @@ WRONG = [
     ({**SLICE, "tags": ["k:" + "v" * 257]}, "/tags/0: its value has more than 256 bytes"),
     ({**SLICE, "tags": ["swarming.terminate:1"]}, "/tags/0: the key swarming.terminate"),
     ({**SLICE, "tags": [f"k:{n}" for n in range(257)]}, "/tags: has 257 entries"),
-    ({**SLICE, "bot_ping_tolerance_s": 59}, "/bot_ping_tolerance_s: is 59, not from 60 to 1200"),
+    ({**SLICE, "bot_ping_tolerance_s": 59}, "/bot_ping_tolerance_s: is 59, not 0 or from"),
     ({**SLICE, "bot_ping_tolerance_s": 1201}, "/bot_ping_tolerance_s: is 1201"),
     ({**SLICE, "expiration_s": 29}, "/expiration_s: is 29, not from 30 to 604800"),
     ({**SLICE, "expiration_s": 604_801}, "/expiration_s: is 604801"),
@@ -154,7 +182,7 @@ WRONG = [
     ({**SLICE, "dimensions": {"id": ["a|b"]}}, '/dimensions: dimensions may name at most'),
     ({**SLICE, "dimensions": {"k": ["v", "v"]}}, '/dimensions: dimension "k" repeats'),
     ({**SLICE, "dimensions": {"k": ["1|2|3"], "l": ["1|2|3"]}}, "/dimensions: dimensions combine"),
-    ({**SLICE, "secret_bytes_b64": "eA=="}, "/secret_bytes_b64: secrets are not supported yet"),
+    ({**SLICE, "secret_bytes_b64": "eA=="}, "/secret_bytes: this server has no store of secrets"),
     ({"slices": [SLICE, {"command": []}]}, "/slices/1/command: has 0 strings"),
     ([], "the body: Expected"),
 ]  # fmt: skip
@@ -265,4 +293,4 @@ def test_creation_is_in_the_audit_record(admin):
 def test_unknown_parameter_is_400(admin):
     reply = admin.post("/tasks?wiat=1", SLICE)
     assert reply.status_code == 400
-    assert reply.json["detail"] == "?wiat: no such parameter; there are: wait"
+    assert reply.json["detail"] == "?wiat: no such parameter; there are: dry_run, wait"

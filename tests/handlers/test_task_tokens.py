@@ -468,14 +468,13 @@ def test_task_gets_the_realm_it_asks_for_else_that_of_its_pool(parts, alice):
     configure(parts, pools=f'default_task_realm: "{REALM}"')
     assert made(alice).json["realm"] == REALM
     assert made(alice, realm="proj:other").json["realm"] == "proj:other"
-    elsewhere = {"pool": ["elsewhere"]}
-    assert made(alice, dimensions=elsewhere).json["realm"] is None
     configure(parts, pools="")
-    reply = made(alice)
-    assert (reply.status_code, reply.json["detail"]) == (
-        400,
-        '/realm: is missing, and pool "default" has no default_task_realm',
-    )
+    for pool in ("default", "elsewhere"):
+        reply = made(alice, dimensions={"pool": [pool]})
+        assert (reply.status_code, reply.json["detail"]) == (
+            400,
+            f'/realm: is missing, and pool "{pool}" has no default_task_realm',
+        )
     assert made(alice, realm=REALM).status_code == 201
 
 

@@ -1,9 +1,8 @@
-"""What values of a configuration file look like: each function says what is wrong with one."""
+"""What values that people write look like: each function says what is wrong with one."""
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
-
-from botapi.auth.outside import is_loopback
 
 _EMAIL = re.compile(r"[0-9a-zA-Z_\-.+%]+@[0-9a-zA-Z_\-.]+")
 _REALM = re.compile(r"(@internal|[a-z0-9_\-]{1,100}):(@root|@legacy|@project|[a-z0-9_.\-/]{1,400})")
@@ -40,3 +39,11 @@ def url_problem(text: str, *, may_be_loopback_http: bool = False) -> str:
             else "not an https URL"
         )
     return "it must not carry a user or password" if "@" in url.netloc else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Is this a name or an address of this machine?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
