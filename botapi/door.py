@@ -187,7 +187,7 @@ def internal_error(request_id: str) -> Response:
 
 
 def _closing(app: WSGIApplication) -> WSGIApplication:
-    """Make gunicorn end the connection after a 413.
+    """Make gunicorn end the connection after a 413, and where the answer says so.
 
     It ignores an application's `Connection: close`, and reads what is left of the body
     before it looks for the next request on the connection.
@@ -196,7 +196,8 @@ def _closing(app: WSGIApplication) -> WSGIApplication:
     def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: Headers, *error: Any) -> Callable[[bytes], object]:
             force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
-            if status.startswith("413") and force_close is not None:
+            closes = status.startswith("413") or ("Connection", "close") in headers
+            if closes and force_close is not None:
                 force_close()
             return start_response(status, headers, *error)
 

@@ -116,6 +116,13 @@ def _parse_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _parse_origins(text: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if not all(one == "*" or re.fullmatch(r"https?://[^\s/?#]+", one) for one in origins):
+        raise ValueError(text)
+    return origins
+
+
 def _parse_networks(text: str) -> tuple[IPNetwork, ...]:
     parts = [part.strip() for part in text.split(",")]
     return tuple(ipaddress.ip_network(part) for part in parts if part)
@@ -128,6 +135,7 @@ def _parse_optional_path(text: str) -> Path | None:
 _text = Kind("any text", str)
 _flag = Kind("1, true, yes, on, 0, false, no or off", _parse_flag)
 _url = Kind("a URL that starts with http:// or https://", _parse_url)
+_origins = Kind("origins such as https://ui.example.com, separated by commas, or *", _parse_origins)
 _networks = Kind("networks such as 10.0.0.0/8, separated by commas", _parse_networks)
 _folder = Kind("a path", Path)
 _optional_path = Kind("a path", _parse_optional_path)
@@ -179,6 +187,9 @@ class Settings:
     workers: int = _server(_whole(1, 64), "1", "server processes")
     public_url: str = _server(
         _url, "", "base URL that bots and people use; empty is taken from the request"
+    )
+    cors_origins: tuple[str, ...] = _server(
+        _origins, "", "origins whose pages may call `/prpc`; `*` is any (docs/prpc.md)"
     )
     tls_cert: Path | None = _server(
         _optional_path, "", "PEM certificate chain; empty is plain HTTP"

@@ -1,15 +1,17 @@
-"""The JSON API for people and scripts."""
+"""What people and scripts ask: `/api/v1`, and the public API `/prpc`."""
 
 from flask import Flask
 
+from botapi.api.prpc.transport import PrpcRoutes
 from botapi.api.routes import ApiRoutes
 from botapi.api.server import ApiServer
 from botapi.door import Door
 
 
 def install(app: Flask, api_server: ApiServer, door: Door) -> None:
-    """Add `/api/v1` to the application."""
+    """Add `/api/v1` and `/prpc` to the application."""
     app.register_blueprint(ApiRoutes(api_server, door).blueprint())
+    PrpcRoutes(api_server, door).install(app)
 
 
 __all__ = ["ApiServer", "install"]

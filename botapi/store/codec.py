@@ -149,6 +149,12 @@ def event_doc(event: BotEvent, keep_ms: int) -> Doc:
     return Doc(key, _body(event), expire_at=event.at_ms + keep_ms)
 
 
+def event_range(bot_id: str, start_ms: int = 0, end_ms: int = 0) -> tuple[Key, Key]:
+    """The events of a bot within `[start_ms, end_ms)`, 0 for no bound."""
+    newest = newest_first(end_ms - 1) if end_ms else ""
+    return join_key(bot_id, newest), join_key(bot_id, newest_first(start_ms)) + '"'
+
+
 def read_event(doc: Doc) -> BotEvent:
     """The value in a document of kind `event`."""
     return _read(doc, BotEvent)

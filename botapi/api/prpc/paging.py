@@ -25,8 +25,8 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_ALTERNATIVES = 25
 """Most values of one filter, within what every store can answer."""
-LAST_MS = TASK_EPOCH_MS + (1 << 43) - 1
-"""The last time that a task id can say."""
+LAST_MS = 9_999_999_999_999
+"""The last time that keys can say, in the year 2286."""
 
 
 Ranged = (
@@ -135,10 +135,23 @@ def instant_ms(moment: Timestamp) -> int:
     return moment.seconds * 1000 + moment.nanos // 1_000_000
 
 
-def range_ms(asked: Ranged) -> tuple[int, int]:
-    """`[start, end)` in ms as it was asked for, 0 where nothing was (prpc-api 2.4)."""
-    start = instant_ms(asked.start) if asked.HasField("start") else 0
-    return start, instant_ms(asked.end) if asked.HasField("end") else 0
+def time_range(asked: Ranged) -> tuple[int, int] | None:
+    """`[start, end)` in ms by another time than that of creation, 0 where there is no bound.
+
+    None for a range with nothing in it (prpc-api 2.4). What is stored are whole milliseconds,
+    so a bound between two of them is that of the later one.
+    """
+    start = max(_rounded_up_ms(asked.start), 0) if asked.HasField("start") else 0
+    if not asked.HasField("end"):
+        return (start, 0) if start <= LAST_MS else None
+    end = _rounded_up_ms(asked.end)
+    if end <= start or start > LAST_MS:
+        return None
+    return start, end if end <= LAST_MS else 0
+
+
+def _rounded_up_ms(moment: Timestamp) -> int:
+    return moment.seconds * 1000 - -moment.nanos // 1_000_000
 
 
 def creation_range(asked: Ranged) -> tuple[int, int]:
@@ -146,19 +159,14 @@ def creation_range(asked: Ranged) -> tuple[int, int]:
 
     Raises Refusal INVALID_ARGUMENT for a time before 2010, and for a range with nothing in it.
     """
-    start, end = range_ms(asked)
-    if asked.HasField("start"):
-        _check_expressible("start", start)
-    if asked.HasField("end"):
-        _check_expressible("end", end)
-    if start and end and start >= end:
+    start = instant_ms(asked.start) if asked.HasField("start") else None
+    end = instant_ms(asked.end) if asked.HasField("end") else None
+    for name, moment_ms in (("start", start), ("end", end)):
+        if moment_ms is not None and moment_ms < TASK_EPOCH_MS:
+            raise bad(f"{name} is before 2010-01-01, when there were no tasks")
+    if start is not None and end is not None and start >= end:
         raise bad("start must be before end")
-    return min(start, LAST_MS), end if end <= LAST_MS else 0
-
-
-def _check_expressible(name: str, moment_ms: int) -> None:
-    if moment_ms < TASK_EPOCH_MS:
-        raise bad(f"{name} is before 2010-01-01, when there were no tasks")
+    return min(start or 0, LAST_MS), end if end and end <= LAST_MS else 0
 
 
 def check_task_cursor(key: Key | None, start_ms: int, end_ms: int) -> None:
