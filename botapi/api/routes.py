@@ -16,6 +16,7 @@ from botapi.api import (
     archives,
     bootstrap,
     bots,
+    ending,
     keys,
     outputs,
     people,
@@ -112,6 +113,13 @@ def cancel(call: Call, task_id: str) -> Answer:
     return Answer(tasks.cancel(call.server, task_id, call.person.name, body))
 
 
+def cancel_many(call: Call) -> Answer:
+    """`POST /tasks/cancel`."""
+    queries.check_names(call.query, ())
+    body = ending.CANCEL_MANY_BODY.read(call.body)
+    return Answer(ending.cancel_tasks(call.server, call.person.caller, body))
+
+
 def get_output(call: Call, task_id: str) -> Answer:
     """`GET /tasks/<id>/output`."""
     queries.check_names(call.query, ("offset", "limit", "wait"))
@@ -155,6 +163,21 @@ def quarantine_bot(call: Call, bot_id: str) -> Answer:
 def release_bot(call: Call, bot_id: str) -> Answer:
     """`POST /bots/<id>/release`."""
     return _quarantine(call, bot_id, on=False)
+
+
+def terminate_bot(call: Call, bot_id: str) -> Answer:
+    """`POST /bots/<id>/terminate`."""
+    queries.check_names(call.query, ())
+    body = ending.WHY_BODY.read(call.body)
+    made = ending.terminate(call.server, call.person.caller, bot_id, body.reason)
+    return Answer({"task_id": made.task.task_id}, 201 if made.is_new else 200)
+
+
+def delete_bot(call: Call, bot_id: str) -> Answer:
+    """`DELETE /bots/<id>`."""
+    queries.check_names(call.query, ("reason",))
+    ending.delete(call.server, call.person.caller, bot_id, queries.last(call.query, "reason"))
+    return Answer({"deleted": True})
 
 
 def _quarantine(call: Call, bot_id: str, *, on: bool) -> Answer:
@@ -306,12 +329,19 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
         "POST": Route(create_task, Needs(P.CREATE_TASK, On.ITEMS)),
     },
     "/tasks/collect": {"POST": Route(collect, Needs(P.TASKS_GET, On.ITEMS))},
+    "/tasks/cancel": {"POST": Route(cancel_many, Needs(P.CANCEL_TASK, On.ITEMS))},
     "/tasks/<task_id>": {"GET": Route(get_task, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/why": {"GET": Route(get_why, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/cancel": {"POST": Route(cancel, Needs(P.TASKS_CANCEL, On.TASK))},
     "/tasks/<task_id>/output": {"GET": Route(get_output, Needs(P.TASKS_GET, On.TASK))},
     "/bots": {"GET": Route(list_bots, Needs(P.LIST_BOTS, On.ITEMS))},
-    "/bots/<path:bot_id>": {"GET": Route(get_bot, Needs(P.LIST_BOTS, On.BOT))},
+    "/bots/<path:bot_id>": {
+        "GET": Route(get_bot, Needs(P.LIST_BOTS, On.BOT)),
+        "DELETE": Route(delete_bot, Needs(P.DELETE_BOT, On.BOT)),
+    },
+    "/bots/<path:bot_id>/terminate": {
+        "POST": Route(terminate_bot, Needs(P.TERMINATE_BOT, On.BOT))
+    },
     "/bots/<path:bot_id>/tasks": {"GET": Route(list_bot_tasks, Needs(P.LIST_TASKS, On.BOT))},
     "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
     "/bots/<path:bot_id>/quarantine": {

@@ -1,6 +1,9 @@
 """Ask a bot to exit when it has finished what it does: a task of a special shape (bot-api 10.6)."""
 
+from dataclasses import replace
+
 from botapi.domain.task import Slice, TaskRequest
+from botapi.domain.task_tags import termination_tags
 from botapi.store import codec
 from botapi.store.protocol import Doc, Key, Store, Txn, join_key
 from botapi.transactions.cancel_task import Actor
@@ -14,17 +17,6 @@ def termination_request(
     bot_id: str, task_id: str, *, caller: str, reason: str, instance: str, now_ms: int
 ) -> TaskRequest:
     """The task that makes this bot exit. `reason` is one line; `instance` names its scheduler."""
-    tags = {
-        "swarming.terminate:1",
-        f"id:{bot_id}",
-        f"rbe:{instance or 'none'}",
-        "priority:0",
-        "realm:none",
-        "service_account:none",
-        "user:none",
-        f"authenticated:{caller}",
-        "swarming.pool.template:no_pool",
-    }
     only = Slice(
         command=(),
         dimensions={"id": (bot_id,)},
@@ -32,16 +24,18 @@ def termination_request(
         hard_timeout_s=0,
         grace_period_s=0,
     )
-    return TaskRequest(
+    request = TaskRequest(
         task_id=task_id,
         name=f"Terminate {bot_id}: {reason}" if reason else f"Terminate {bot_id}",
         priority=0,
         user="",
         authenticated=caller,
-        tags=tuple(sorted(tags)),
+        tags=(),
         slices=(only,),
         created_ms=now_ms,
     )
+    tags = {*termination_tags(request), f"rbe:{instance or 'none'}"}
+    return replace(request, tags=tuple(sorted(tags)))
 
 
 def terminate_bot(store: Store, request: TaskRequest, actor: Actor) -> Created:
