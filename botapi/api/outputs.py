@@ -7,7 +7,7 @@ from botapi.store import codec
 from botapi.store.protocol import join_key
 
 MAX_BYTES = 1_048_576
-PIECES_AT_ONCE = 16
+PIECES_AT_ONCE = 64
 LAST_OFFSET = 10**15 - 1
 
 
@@ -22,7 +22,7 @@ def read_output(
     if wait_s:
         parts.waits.until([task_id], wait_s, lambda _changed: _has_news(parts, task_id, offset))
     task = stored(parts, task_id)
-    data = _bytes(parts, task_id, offset, limit) if limit else b""
+    data = stored_output(parts, task_id, offset, limit) if limit else b""
     is_all = task.is_final and offset + len(data) >= task.output_bytes
     return Output(offset, data, str(task.state), is_all)
 
@@ -39,8 +39,8 @@ def stored_bytes(parts: ApiParts, task_id: str) -> int:
     return codec.read_output_position(doc).committed
 
 
-def _bytes(parts: ApiParts, task_id: str, offset: int, limit: int) -> bytes:
-    """What is stored without a gap from `offset` on."""
+def stored_output(parts: ApiParts, task_id: str, offset: int, limit: int) -> bytes:
+    """What is stored without a gap from `offset` on: all of it, up to `limit` bytes."""
     lo, hi = codec.output_range(task_id)
     at = join_key(task_id, codec.RUN, f"{min(offset, LAST_OFFSET):015d}")
     start = parts.store.scan_keys(codec.OUT, lo, at + "\0", limit=1, reverse=True)
