@@ -15,6 +15,7 @@ from botapi import __version__, api, web
 from botapi.api.server import ApiServer
 from botapi.auth.bootstrap import EnrolledDigests
 from botapi.auth.credentials import CredentialChecker
+from botapi.auth.directory import Directory
 from botapi.auth.jwks import KeySets
 from botapi.auth.keys import KeyRing
 from botapi.auth.minter import TokenExchangeMinter
@@ -49,6 +50,7 @@ from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Store, StoreError, Txn
 from botapi.store.sqlite import SqliteStore
+from botapi.transactions.create_api_key import note_used
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
@@ -124,11 +126,13 @@ def build(
     enrolled = EnrolledDigests(lambda host: enrolled_digest(store, host))
     unsubscribe = store.subscribe(enrolled.hear)
     config = Provider(store, clock, concurrency.native)
+    directory = Directory(store, lambda: config.cached().meaning.access, clock)
+    unsubscribe_directory = store.subscribe(directory.hear)
     watcher = _watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
     last_seen = LastSeen(store, settings.seen_flush_s)
-    news = _News(config, archives, offers)
+    news = _News(config, archives, offers, directory, store)
     sweeps = Sweeps(
         store=store,
         concurrency=concurrency,
@@ -160,6 +164,7 @@ def build(
         archives=archives,
         offers=offers,
         last_seen=last_seen,
+        directory=directory,
     )
     return Parts(
         settings=settings,
@@ -185,8 +190,9 @@ def build(
             config=config,
             archives=archives,
             last_seen=last_seen,
+            directory=directory,
         ),
-        stop=[unsubscribe, keys.close, config.close, archives.close],
+        stop=[unsubscribe, unsubscribe_directory, keys.close, config.close, archives.close],
     )
 
 
@@ -299,11 +305,17 @@ def _watch(watcher: Watcher, now_ms: int) -> None:
 
 @dataclass(slots=True)
 class _News:
-    """Tells held bots to come back when the archive or bots.cfg has changed."""
+    """What a process does each second beside its sweeps.
+
+    Held bots are told to come back when the archive or bots.cfg has changed, and the use of
+    API keys is written down once a minute.
+    """
 
     config: Provider
     archives: Releases
     offers: Offers
+    directory: Directory
+    store: Store
     seen: tuple[int, int] | None = None
 
     def look(self) -> None:
@@ -313,6 +325,9 @@ class _News:
         if self.seen not in {None, now}:
             self.offers.release_held()
         self.seen = now
+        used = self.directory.take_used()
+        if used:
+            note_used(self.store, used)
 
 
 def create_app(parts: Parts) -> Flask:

@@ -23,6 +23,7 @@ from botapi.auth.credentials import (
     Rules,
     authorize_bot,
 )
+from botapi.auth.directory import Directory
 from botapi.auth.hmactoken import NONCE_BYTES
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
 from botapi.auth.minter import Minter
@@ -146,6 +147,7 @@ class BotServer:
     archives: Releases
     offers: Offers
     last_seen: LastSeen
+    directory: Directory
     polls: RecentPolls = field(default_factory=RecentPolls)
     sessions: KnownSessions = field(default_factory=KnownSessions)
 

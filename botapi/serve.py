@@ -27,10 +27,11 @@ from gunicorn.workers.ggevent import GeventWorker
 from botapi import app as composition
 from botapi import logs, settings
 from botapi.auth.access import KIND as API_KEYS
-from botapi.auth.access import Role, new_api_key
+from botapi.auth.access import new_api_key
 from botapi.cfg import first_bots_cfg
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets, Threads
+from botapi.domain.permissions import Role
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError
@@ -121,7 +122,7 @@ def _admin_key(store: Store, now_ms: int, rng: SystemRng) -> str:
         target=f"apikey {key.key_id}",
         reason="an admin key was asked for on the server's machine",
         before="",
-        after=key.role,
+        after=Role.ADMIN,
     )
     create_api_key(store, key, also=lambda txn: txn.put(codec.AUDIT, entry))
     return text

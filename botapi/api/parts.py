@@ -6,6 +6,7 @@ from typing import Any
 
 from botapi.api.capacity import Capacity
 from botapi.api.waits import Waits
+from botapi.auth.directory import Directory
 from botapi.auth.keys import KeyRing
 from botapi.cfg.provider import Provider
 from botapi.cfg.releases import Releases
@@ -36,6 +37,7 @@ class ApiParts:
     config: Provider
     archives: Releases
     last_seen: LastSeen
+    directory: Directory
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)
 

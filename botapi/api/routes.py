@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from botapi.api import (
     access,
+    api_keys,
     archives,
     bootstrap,
     bots,
@@ -23,6 +24,7 @@ from botapi.api import (
     problems,
     queries,
     tasks,
+    users,
     why_pending,
 )
 from botapi.api.bodies import Body
@@ -210,7 +212,44 @@ def revoke_bootstrap_token(call: Call, token_id: str) -> Answer:
 def whoami(call: Call) -> Answer:
     """`GET /whoami`."""
     queries.check_names(call.query, ())
-    return Answer({"actor": call.person.name, "role": call.person.role})
+    return Answer(users.whoami(call.person))
+
+
+def list_users(call: Call) -> Answer:
+    """`GET /users`."""
+    return Answer(users.listed(call.server, call.person.caller, call.query))
+
+
+def create_user(call: Call) -> Answer:
+    """`POST /users`."""
+    queries.check_names(call.query, ())
+    body = users.USER_BODY.read(call.body)
+    return Answer(users.create(call.server, call.person, body), 201)
+
+
+def change_user(call: Call, identity: str) -> Answer:
+    """`PATCH /users/<identity>`."""
+    queries.check_names(call.query, ())
+    body = users.CHANGE_BODY.read(call.body)
+    return Answer(users.change(call.server, call.person, identity, body))
+
+
+def list_api_keys(call: Call) -> Answer:
+    """`GET /api-keys`."""
+    return Answer(api_keys.listed(call.server, call.person.caller, call.query))
+
+
+def create_api_key(call: Call) -> Answer:
+    """`POST /api-keys`."""
+    queries.check_names(call.query, ())
+    body = api_keys.KEY_BODY.read(call.body)
+    return Answer(api_keys.create(call.server, call.person, body), 201)
+
+
+def revoke_api_key(call: Call, key_id: str) -> Answer:
+    """`DELETE /api-keys/<id>`."""
+    queries.check_names(call.query, ())
+    return Answer(api_keys.revoke(call.server, call.person, key_id))
 
 
 def get_bots_cfg(call: Call) -> Answer:
@@ -356,6 +395,16 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
         "POST": Route(revoke_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS))
     },
     "/whoami": {"GET": Route(whoami, Needs(None, On.NOTHING))},
+    "/users": {
+        "GET": Route(list_users, Needs(P.ADMINISTER, On.ITEMS)),
+        "POST": Route(create_user, Needs(P.ADMINISTER)),
+    },
+    "/users/<identity>": {"PATCH": Route(change_user, Needs(P.ADMINISTER))},
+    "/api-keys": {
+        "GET": Route(list_api_keys, Needs(P.ADMINISTER, On.ITEMS)),
+        "POST": Route(create_api_key, Needs(P.ADMINISTER, On.ITEMS)),
+    },
+    "/api-keys/<key_id>": {"DELETE": Route(revoke_api_key, Needs(P.ADMINISTER, On.ITEMS))},
     "/config": {"GET": Route(get_config, Needs(P.VIEW_CONFIG))},
     "/config/bots.cfg": {"GET": Route(get_bots_cfg, Needs(P.VIEW_CONFIG))},
     "/config/revisions": {"GET": Route(list_revisions, Needs(P.VIEW_CONFIG))},
@@ -458,16 +507,13 @@ class ApiRoutes:
         return _response(route.handle(call, **path_values))
 
     def _person(self, http: Request) -> Person:
-        """Who asks, and may they? Raises Refusal UNAUTHENTICATED or PERMISSION_DENIED."""
+        """Who asks? Raises Refusal UNAUTHENTICATED; nobody in particular changes nothing."""
         authorization = http.headers.get("Authorization", "")
         is_read = http.method in READS
         cookie = http.cookies.get(people.SESSION_COOKIE, "") if is_read else ""
         if not authorization and not is_read:
             raise people.no_key()
-        person = people.person_of_call(self._server, authorization, cookie)
-        if not is_read and not person.may_change:
-            raise Refusal(Code.PERMISSION_DENIED, f"{person.name} may read only")
-        return person
+        return people.person_of_call(self._server, authorization, cookie)
 
 
 def _response(answer: Answer) -> Response:

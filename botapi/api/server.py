@@ -1,8 +1,10 @@
 """Everything that people can ask, as plain calls: the API and the pages are made of these."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from botapi.api import (
+    access,
     audit,
     bootstrap,
     bots,
@@ -16,6 +18,8 @@ from botapi.api import (
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.people import Person
 from botapi.api.views import Output
+from botapi.domain.errors import Refusal
+from botapi.domain.permissions import Needs
 
 
 @dataclass(kw_only=True)
@@ -113,7 +117,23 @@ class ApiServer(ApiParts):
 
     def anybody(self) -> Person | None:
         """Who somebody is that has not signed in; None when such people may not read."""
-        return people.ANYBODY if self.settings.anonymous_read else None
+        return people.anybody(self)
+
+    def sign_out(self, session_id: str) -> None:
+        """End a page session."""
+        people.sign_out(self, session_id)
+
+    def check(self, person: Person, needs: Needs, path: Mapping[str, str]) -> None:
+        """Raise Refusal unless the person may see this page or send its form."""
+        access.check_call(self, person.caller, needs, path)
+
+    def may(self, person: Person, needs: Needs, path: Mapping[str, str]) -> bool:
+        """Would `check` let them?"""
+        try:
+            self.check(person, needs, path)
+        except Refusal:
+            return False
+        return True
 
     def form_token(self, session_id: str) -> str:
         """The token that forms of this session carry."""

@@ -23,6 +23,8 @@ class Purpose(StrEnum):
     CURSOR = "skep.cursor"
     UI_SESSION = "skep.ui-session"
     CSRF = "skep.csrf"
+    ACCESS_TOKEN = "skep.access-token"  # noqa: S105 - a salt
+    SIGN_IN = "skep.sign-in"
 
 
 class BadSignature(Exception):

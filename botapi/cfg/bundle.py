@@ -8,13 +8,14 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from botapi.cfg import bots_cfg, pools_cfg, settings_cfg
+from botapi.cfg import access_cfg, bots_cfg, pools_cfg, settings_cfg
 from botapi.cfg.bots_cfg import BotsFile
 from botapi.cfg.bots_rules import check_across, warnings_across
 from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Place
 from botapi.cfg.pools_cfg import PoolsFile
 from botapi.cfg.settings_cfg import SettingsFile
+from botapi.domain.access_rules import AccessRules
 from botapi.domain.bot_groups import BotsConfig, built_in
 from botapi.domain.fleet_settings import FleetSettings
 from botapi.domain.pools import PoolsConfig
@@ -62,6 +63,12 @@ class Meaning:
     pools: PoolsConfig = field(default_factory=PoolsConfig)
     fleet: FleetSettings = field(default_factory=FleetSettings)
     warnings: tuple[Mistake, ...] = field(default=(), compare=False)
+    access: AccessRules = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        of_pools = [one for pool in self.pools.pools.values() for one in pool.grantings]
+        grantings = [*self.fleet.auth.grantings(), *self.fleet.grantings, *of_pools]
+        object.__setattr__(self, "access", AccessRules.of(self.fleet.groups, grantings))
 
 
 def read(files: Mapping[str, bytes]) -> tuple[Source, Meaning]:
@@ -102,6 +109,9 @@ def _compared(bots: BotsFile, pools: PoolsFile, settings: SettingsFile) -> tuple
     """All warnings. Raises BadConfig with what only several files together show."""
     file, fleet = bots.parsed, settings.settings
     mistakes = file.mistakes(check_across(file.message, fleet))
+    mistakes += pools.parsed.mistakes(
+        access_cfg.check_across(pools.parsed.message, settings.parsed.message)
+    )
     if mistakes:
         raise BadConfig(mistakes)
     useless = file.mistakes(warnings_across(file.message, pools.config, fleet))

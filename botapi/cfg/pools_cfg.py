@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from botpb import pools_pb2
 
+from botapi.cfg.access_cfg import grantings_of
 from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Path, Place, places
 from botapi.cfg.pools_rules import check, regex_of, template_of, warnings
@@ -86,6 +87,7 @@ def _pools(
             rbe_modes=_rbe_modes(message.rbe_migration),
             effective_bot_id_dimension=message.rbe_migration.effective_bot_id_dimension,
             allowed_service_accounts=frozenset(message.allowed_service_account),
+            grantings=grantings_of(message.grant, (name,)),
             line=line,
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from botpb import pools_pb2
 
+from botapi.cfg.access_cfg import check_pool as check_grants
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored
 from botapi.domain.dimensions import SHOWN_KEY_BYTES, key_problem, quote, value_problem
@@ -61,6 +62,7 @@ def check(message: pools_pb2.PoolsCfg) -> Iterator[Complaint]:
         yield from _pool_templates(pool, here, templates, deployments)
         yield from _rbe_migration(pool, here)
         yield from _scheduling(pool, here)
+        yield from check_grants(pool, here)
         for i, account in enumerate(pool.allowed_service_account):
             if not is_email(account):
                 said = f"service account is not an e-mail: {shown(account)}"

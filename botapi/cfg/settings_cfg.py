@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from botpb import settings_pb2
 
+from botapi.cfg import access_cfg
 from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.settings_rules import (
     ARCHIVE_VERSION,
@@ -14,6 +15,7 @@ from botapi.cfg.settings_rules import (
     network_of,
     provider_problem,
     release_of,
+    sign_in_problems,
     signer_key_of,
     warnings,
 )
@@ -27,6 +29,7 @@ from botapi.domain.fleet_settings import (
     OidcProvider,
     ReleaseKey,
     RolloutRule,
+    SignIn,
     TokenExchange,
 )
 
@@ -98,6 +101,10 @@ def _meaning(message: settings_pb2.SettingsCfg) -> FleetSettings:
         ),
         deployment=_deployment(message),
         max_dropped_percent=_percent(message.max_dropped_percent) or MAX_DROPPED_PERCENT,
+        groups=access_cfg.groups_of(message),
+        grantings=access_cfg.grantings_of(message.grant),
+        auth=access_cfg.auth_of(message.auth),
+        sign_in=_sign_in(message),
     )
 
 
@@ -151,6 +158,15 @@ def _rollout(message: settings_pb2.SettingsCfg) -> RolloutRule | None:
         _percent(said.max_failed_percent),
         _positive(said.min_updated) or 1,
     )
+
+
+def _sign_in(message: settings_pb2.SettingsCfg) -> SignIn | None:
+    """None for signing in with an API key only."""
+    said = message.sign_in
+    if not message.HasField("sign_in") or any(sign_in_problems(said)):
+        return None
+    domains = frozenset(domain.lower() for domain in said.email_domain)
+    return SignIn(said.issuer.rstrip("/"), said.client_id, domains)
 
 
 def _deployment(message: settings_pb2.SettingsCfg) -> Deployment | None:

@@ -19,13 +19,16 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from google.protobuf.message import Message
 
+from botapi.cfg import access_cfg
 from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored
+from botapi.domain.access_rules import member_problem
 from botapi.domain.fleet_settings import Network
 from botapi.domain.value_rules import is_email, url_problem
 
 MAX_SLEEP_S = 86_400
 """Longest `max_bot_sleep_time`."""
+NOWHERE = Spot()
 ARCHIVE_VERSION = re.compile(r"[0-9a-f]{64}")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9\-]{0,63}")
 _NAME = re.compile(r"[a-zA-Z0-9_.\-/]{1,128}")
@@ -38,7 +41,7 @@ _IGNORED = {
     "SettingsCfg.enable_ts_monitoring": _UNUSED,
     "SettingsCfg.cipd": "ignored: this server fetches no packages",
     "SettingsCfg.ui_client_id": _UI,
-    "SettingsCfg.auth": "ignored: API keys and their roles say who may do what",
+    "AuthSettings.enforced_realm_permissions": "ignored: permissions are always enforced",
     "SettingsCfg.bot_isolate_grpc_proxy": _UNUSED,
     "SettingsCfg.bot_swarming_grpc_proxy": _UNUSED,
     "SettingsCfg.enable_batch_es_notifications": _UNUSED,
@@ -52,8 +55,9 @@ _IGNORED = {
 
 
 def warnings(message: settings_pb2.SettingsCfg) -> Iterator[Complaint]:
-    """What is set and read for nothing."""
-    return ignored(message, _IGNORED)
+    """What is set and read for nothing, and groups of `auth` that are not there."""
+    yield from ignored(message, _IGNORED)
+    yield from access_cfg.warnings(message)
 
 
 def check(message: settings_pb2.SettingsCfg) -> Iterator[Complaint]:
@@ -61,6 +65,20 @@ def check(message: settings_pb2.SettingsCfg) -> Iterator[Complaint]:
     for part in (_numbers, _urls, _deployment, _addresses, _issuers, _machines, _tokens, _rollout):
         yield from part(message, Spot())
     yield from _release_keys(message, Spot())
+    yield from access_cfg.check(message, Spot())
+    if message.HasField("sign_in"):
+        yield from sign_in_problems(message.sign_in, Spot().at("sign_in"))
+
+
+def sign_in_problems(said: settings_pb2.SignIn, spot: Spot = NOWHERE) -> Iterator[Complaint]:
+    """Every mistake in `sign_in`."""
+    if problem := url_problem(said.issuer, may_be_loopback_http=True):
+        yield spot.at("issuer"), f"bad issuer: {problem}"
+    if not said.client_id:
+        yield spot, "no client_id"
+    for i, domain in enumerate(said.email_domain):
+        if member_problem(f"user:*@{domain}"):
+            yield spot.at("email_domain", i), f"not a domain: {shown(domain)}"
 
 
 def network_of(text: str) -> Network:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import MappingProxyType
 
+from botapi.domain.access_rules import AuthGroups, Granting, Group
+
 Network = IPv4Network | IPv6Network
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -69,6 +71,15 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """An OpenID Connect issuer that signs people in; without domains, everybody it knows."""
+
+    issuer: str
+    client_id: str
+    email_domains: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSettings:
     """One settings.cfg (bot-api 7.8); the defaults are those of a server without one.
 
@@ -94,3 +105,7 @@ class FleetSettings:
     release_keys: tuple[ReleaseKey, ...] = ()
     deployment: Deployment | None = None
     max_dropped_percent: int = 5
+    groups: tuple[Group, ...] = ()
+    grantings: tuple[Granting, ...] = ()
+    auth: AuthGroups = field(default_factory=AuthGroups)
+    sign_in: SignIn | None = None

@@ -39,16 +39,28 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """A bundle of permissions, granted for the whole server or for one pool."""
+    """A bundle of permissions, granted for the whole server or for one pool; the strongest first.
+
+    Those that are not in `GRANTABLE` are had through the groups of `auth` in settings.cfg only.
+    """
 
     ADMIN = "admin"
+    ADMINISTRATOR = "administrator"
     OPERATOR = "operator"
     AUTHOR = "author"
     VIEWER = "viewer"
+    VIEW_ALL_TASKS = "view_all_tasks"
+    VIEW_ALL_BOTS = "view_all_bots"
     BOOTSTRAP = "bootstrap"
+    USER = "user"
 
+
+GRANTABLE = (Role.ADMIN, Role.OPERATOR, Role.AUTHOR, Role.VIEWER, Role.BOOTSTRAP)
+"""The roles that people and files may name."""
 
 P = Permission
+_OF_POOLS_ONLY = frozenset({P.CREATE_TASK, P.TASKS_CREATE_IN_REALM, P.TASKS_ACT_AS})
+"""What no group of `auth` has for the whole server (bot-api 11.6)."""
 _VIEW = frozenset({P.PEEK, P.TASKS_GET, P.LIST_BOTS, P.LIST_TASKS})
 
 ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
@@ -65,6 +77,10 @@ ROLE_PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.AUTHOR: _VIEW | {P.CREATE_TASK, P.TASKS_CREATE_IN_REALM, P.TASKS_ACT_AS},
     Role.VIEWER: _VIEW,
     Role.BOOTSTRAP: frozenset({P.PEEK, P.CREATE_BOT}),
+    Role.ADMINISTRATOR: frozenset(Permission) - _OF_POOLS_ONLY,
+    Role.VIEW_ALL_BOTS: frozenset({P.PEEK, P.LIST_BOTS}),
+    Role.VIEW_ALL_TASKS: frozenset({P.PEEK, P.TASKS_GET, P.LIST_TASKS}),
+    Role.USER: frozenset({P.PEEK}),
 }
 
 
@@ -96,6 +112,25 @@ class Caller:
     def may_in_all(self, permission: Permission, pools: Iterable[str]) -> bool:
         """Granted in every one of these pools; without pools, for the server (prpc-api 8.1)."""
         return all(self.may(permission, pool) for pool in (tuple(pools) or (SERVER,)))
+
+    def pools_with(self, permission: Permission, pools: Iterable[str]) -> frozenset[str]:
+        """Those of the pools in which it is granted."""
+        return frozenset(pool for pool in pools if self.may(permission, pool))
+
+    def named_pools(self, permission: Permission) -> frozenset[str]:
+        """The pools that the grants name and in which it is granted."""
+        named = {grant.pool for grant in (*self.grants, *(self.scope or ()))} - {SERVER}
+        return self.pools_with(permission, named)
+
+    @property
+    def strongest_role(self) -> Role | None:
+        """The strongest role of any grant, for people to read; None without a grant."""
+        roles = {grant.role for grant in self.grants}
+        return next((role for role in Role if role in roles), None)
+
+
+ANONYMOUS = "anonymous:anonymous"
+"""The identity of somebody who has shown nothing (prpc-api 1.7)."""
 
 
 class On(StrEnum):

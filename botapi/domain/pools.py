@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from botapi.domain.access_rules import Granting
 from botapi.domain.artifacts import CipdInput
 
 
@@ -71,6 +72,7 @@ class Pool:
     rbe_modes: tuple[tuple[str, int], ...] = ()
     effective_bot_id_dimension: str = ""
     allowed_service_accounts: frozenset[str] = frozenset()
+    grantings: tuple[Granting, ...] = ()
     line: int = 0
 
     def is_informational(self, key: str) -> bool:

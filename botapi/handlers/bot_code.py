@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from botapi.auth.access import Role, authenticate, bearer
+from botapi.auth.access import bearer
 from botapi.auth.proof import Instance, Machine
 from botapi.bot_call import AnyReply, Archive, BotServer, Call, Redirect
 from botapi.cfg.bot_archive import with_comment
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id
+from botapi.domain.permissions import Permission
 
 PATH = "/swarming/api/v1/bot/bot_code"
 ENROLLING_PATH = "/skep/v1/bot_code"
@@ -79,13 +80,14 @@ def _proven_id(server: BotServer, call: Call) -> str:
 
 
 def _may_create_bots(server: BotServer, authorization: str) -> bool:
-    """The right `swarming.pools.createBot` on the whole server: an admin's API key."""
+    """Has the owner of this API key `swarming.pools.createBot` for the whole server?"""
     if not authorization:
         return False
     try:
-        return authenticate(server.store, bearer(authorization)).role is Role.ADMIN
+        _, caller = server.directory.of_api_key(bearer(authorization))
     except Refusal:
         return False
+    return caller.may(Permission.CREATE_BOT)
 
 
 def with_token(server: BotServer, call: Call, version: str, token: str) -> AnyReply:

@@ -1,10 +1,10 @@
-"""A new API key, and the end of one."""
+"""A new API key, its use, and its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from botapi.auth.access import KIND, ApiKey, api_key_body, read_api_key
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
+from botapi.auth.access import KIND, ApiKey, api_key_doc, read_api_key
+from botapi.store.protocol import Store, Txn
 
 Also = Callable[[Txn], None]
 """More writes of the same transaction, the audit entry for one; may run twice."""
@@ -22,7 +22,7 @@ def create_api_key(store: Store, key: ApiKey, *, also: Also | None = None) -> No
             if read_api_key(key.key_id, was.body) != key:
                 raise ValueError(f"there is another API key {key.key_id}")
             return
-        txn.put(KIND, _doc(key))
+        txn.put(KIND, api_key_doc(key))
         if also is not None:
             also(txn)
 
@@ -38,7 +38,7 @@ def revoke_api_key(store: Store, key_id: str, *, now_ms: int, also: Also | None 
             return False
         key = read_api_key(key_id, was.body)
         if not key.revoked_ms:
-            txn.put(KIND, _doc(replace(key, revoked_ms=now_ms)))
+            txn.put(KIND, api_key_doc(replace(key, revoked_ms=now_ms)))
             if also is not None:
                 also(txn)
         return True
@@ -46,5 +46,15 @@ def revoke_api_key(store: Store, key_id: str, *, now_ms: int, also: Also | None 
     return store.transact(work, label="revoke_api_key")
 
 
-def _doc(key: ApiKey) -> Doc:
-    return Doc(key.key_id, api_key_body(key) | {"v": SCHEMA_NUMBER})
+def note_used(store: Store, used: Mapping[str, int]) -> None:
+    """Write down when keys were used last: ms by key id; times never go back."""
+
+    def work(txn: Txn) -> None:
+        for key_id, doc in zip(used, txn.get(KIND, *used), strict=True):
+            if doc is None:
+                continue
+            key = read_api_key(key_id, doc.body)
+            if key.used_ms < used[key_id]:
+                txn.put(KIND, api_key_doc(replace(key, used_ms=used[key_id])))
+
+    store.transact(work, label="note_used")

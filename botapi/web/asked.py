@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from botapi.clock import Clock
+from botapi.domain.permissions import Caller, Needs
 
 Json = dict[str, Any]
 Query = Mapping[str, Sequence[str]]
@@ -31,8 +32,13 @@ class Person(Protocol):
         ...
 
     @property
-    def may_change(self) -> bool:
-        """May they do more than read?"""
+    def caller(self) -> Caller:
+        """What was granted to them."""
+        ...
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Has nobody in particular asked?"""
         ...
 
 
@@ -113,6 +119,18 @@ class Server(Protocol):
 
     def anybody(self) -> Person | None:
         """Who somebody is that has not signed in; None when such people may not read."""
+        ...
+
+    def sign_out(self, session_id: str) -> None:
+        """End a session."""
+        ...
+
+    def check(self, person: Any, needs: Needs, path: Mapping[str, str]) -> None:  # noqa: ANN401 - a Person of the server's
+        """Raise Refusal unless the person may see this page or send its form."""
+        ...
+
+    def may(self, person: Any, needs: Needs, path: Mapping[str, str]) -> bool:  # noqa: ANN401 - as above
+        """Would `check` let them?"""
         ...
 
     def form_token(self, session_id: str) -> str:

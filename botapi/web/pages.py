@@ -6,12 +6,14 @@ from typing import Any
 
 from botapi.domain.bot import BotStatus
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.permissions import Needs, On, Permission
 from botapi.domain.task import TaskState, is_final
 from botapi.web import words
 from botapi.web.asked import Json, Person, Query, Server
 
 WINDOW_BYTES = 64 * 1024
 MAX_REASON = 1_000
+CANCEL = Needs(Permission.TASKS_CANCEL, On.TASK)
 TASK_STATES = ("pending", "running", "final")
 NOTICES = {
     "canceled": "The task is canceled.",
@@ -129,6 +131,7 @@ def task(visit: Visit, task_id: str) -> Shown:
             "window": _window(visit, found),
             "notice": NOTICES.get(visit.first("done"), ""),
             "is_final": is_final(TaskState(found["state"])),
+            "may_cancel": visit.server.may(visit.person, CANCEL, {"task_id": task_id}),
         },
     )
 

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, quote
 from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from botapi.domain.errors import Code, Refusal, one_line
+from botapi.domain.errors import Refusal, one_line
+from botapi.domain.permissions import Needs, On, Permission
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge, Door, read_body
 from botapi.store.protocol import StoreError
 from botapi.web import pages, signin, words
@@ -22,6 +23,7 @@ from botapi.web.pages import Page, PlainText, Redirect, Shown, Visit
 from botapi.web.render import Templates
 from botapi.web.static_files import StaticFiles
 
+P = Permission
 FORM_LIMIT = 64 * 1024
 YEAR_S = 365 * 24 * 3600
 HEADERS = {
@@ -42,23 +44,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A page. `is_fetched`: by the script, which wants a status instead of the sign-in page."""
+    """A page and what it needs. `is_fetched`: by the script, which wants a status instead of
+    the sign-in page.
+    """
 
     path: str
     show: Callable[..., Shown]
+    needs: Needs
     method: str = "GET"
     is_fetched: bool = False
 
 
 CLOSED = (
-    Route("/", pages.home),
-    Route("/bots", pages.bots),
-    Route("/bots/<path:bot_id>", pages.bot),
-    Route("/tasks", pages.tasks),
-    Route("/tasks/<task_id>", pages.task),
-    Route("/tasks/<task_id>/cancel", pages.cancel, method="POST"),
-    Route("/tasks/<task_id>/output", pages.output, is_fetched=True),
-    Route("/audit", pages.audit),
+    Route("/", pages.home, Needs(None, On.NOTHING)),
+    Route("/bots", pages.bots, Needs(P.LIST_BOTS, On.ITEMS)),
+    Route("/bots/<path:bot_id>", pages.bot, Needs(P.LIST_BOTS, On.BOT)),
+    Route("/tasks", pages.tasks, Needs(P.LIST_TASKS, On.ITEMS)),
+    Route("/tasks/<task_id>", pages.task, Needs(P.TASKS_GET, On.TASK)),
+    Route("/tasks/<task_id>/cancel", pages.cancel, pages.CANCEL, method="POST"),
+    Route("/tasks/<task_id>/output", pages.output, Needs(P.TASKS_GET, On.TASK), is_fetched=True),
+    Route("/audit", pages.audit, Needs(P.VIEW_AUDIT)),
 )
 """Every page that needs somebody who may look; the open ones stand in `Site.blueprint`."""
 
@@ -101,7 +106,15 @@ class Site:
             g.person = person
             visit = self._visit(person)
             if route.method == "POST":
-                self._check_change(person, visit)
+                signin.check_form(
+                    self.server, request, visit.form, person.session_id, visit.base_url
+                )
+            try:
+                self.server.check(person, route.needs, path_values)
+            except Refusal:
+                if person.is_anonymous:
+                    return self._to_sign_in(route)
+                raise
             return self._response(route.show(visit, **path_values), visit)
 
         return view
@@ -119,11 +132,6 @@ class Site:
             base_url=self.door.base_url(request),
             now_ms=self.server.clock.now_ms(),
         )
-
-    def _check_change(self, person: Person, visit: Visit) -> None:
-        signin.check_form(self.server, request, visit.form, person.session_id, visit.base_url)
-        if not person.may_change:
-            raise Refusal(Code.PERMISSION_DENIED, f"{person.name} may read only")
 
     def _to_sign_in(self, route: Route) -> Response:
         if route.is_fetched:
@@ -204,6 +212,7 @@ class Site:
             return _redirect("/signin")
         visit = self._visit(person)
         signin.check_form(self.server, request, visit.form, person.session_id, visit.base_url)
+        self.server.sign_out(person.session_id)
         response = _redirect("/signin")
         signin.forget(response, signin.SESSION_COOKIE, is_https=self._is_https())
         return response

@@ -22,45 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from botpb import settings_pb2 as botpb_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x62otpb/pools.proto\x12\x0fswarming.config\"\xb4\x02\n\x08PoolsCfg\x12#\n\x04pool\x18\x01 \x03(\x0b\x32\x15.swarming.config.Pool\x12\x34\n\rtask_template\x18\x03 \x03(\x0b\x32\x1d.swarming.config.TaskTemplate\x12I\n\x18task_template_deployment\x18\x04 \x03(\x0b\x32\'.swarming.config.TaskTemplateDeployment\x12\x36\n\x0e\x62ot_monitoring\x18\x05 \x03(\x0b\x32\x1e.swarming.config.BotMonitoring\x12\x44\n\x19\x64\x65\x66\x61ult_external_services\x18\x06 \x01(\x0b\x32!.swarming.config.ExternalServicesJ\x04\x08\x02\x10\x03\"\xbb\x08\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x03(\t\x12\x0e\n\x06owners\x18\x02 \x03(\t\x12/\n\nschedulers\x18\x03 \x01(\x0b\x32\x1b.swarming.config.Schedulers\x12\"\n\x18task_template_deployment\x18\x06 \x01(\tH\x00\x12R\n\x1ftask_template_deployment_inline\x18\x07 \x01(\x0b\x32\'.swarming.config.TaskTemplateDeploymentH\x00\x12\x16\n\x0e\x62ot_monitoring\x18\x08 \x01(\t\x12\x45\n\x13\x65xternal_schedulers\x18\t \x03(\x0b\x32(.swarming.config.ExternalSchedulerConfig\x12\r\n\x05realm\x18\n \x01(\t\x12\"\n\x1a\x65nforced_realm_permissions\x18\x0b \x03(\x05\x12\x1a\n\x12\x64\x65\x66\x61ult_task_realm\x18\x0c \x01(\t\x12\x39\n\rrbe_migration\x18\r \x01(\x0b\x32\".swarming.config.Pool.RBEMigration\x12G\n\x14scheduling_algorithm\x18\x0e \x01(\x0e\x32).swarming.config.Pool.SchedulingAlgorithm\x12\"\n\x1ainformational_dimension_re\x18\x0f \x03(\t\x12\x1f\n\x17\x61llowed_service_account\x18\x64 \x03(\t\x1a\xe3\x02\n\x0cRBEMigration\x12\x14\n\x0crbe_instance\x18\x01 \x01(\t\x12\x18\n\x10rbe_mode_percent\x18\x02 \x01(\x05\x12Q\n\x13\x62ot_mode_allocation\x18\x03 \x03(\x0b\x32\x34.swarming.config.Pool.RBEMigration.BotModeAllocation\x12\"\n\x1a\x65\x66\x66\x65\x63tive_bot_id_dimension\x18\x04 \x01(\t\x1a\xab\x01\n\x11\x42otModeAllocation\x12J\n\x04mode\x18\x01 \x01(\x0e\x32<.swarming.config.Pool.RBEMigration.BotModeAllocation.BotMode\x12\x0f\n\x07percent\x18\x02 \x01(\x05\"9\n\x07\x42otMode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0c\n\x08SWARMING\x10\x01\x12\n\n\x06HYBRID\x10\x02\x12\x07\n\x03RBE\x10\x03\"u\n\x13SchedulingAlgorithm\x12 \n\x1cSCHEDULING_ALGORITHM_UNKNOWN\x10\x00\x12\x1d\n\x19SCHEDULING_ALGORITHM_FIFO\x10\x01\x12\x1d\n\x19SCHEDULING_ALGORITHM_LIFO\x10\x02\x42\x18\n\x16task_deployment_scheme\")\n\nSchedulers\x12\x0c\n\x04user\x18\x01 \x03(\t\x12\r\n\x05group\x18\x02 \x03(\t\"4\n\rBotMonitoring\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rdimension_key\x18\x02 \x03(\t\"\x8e\x01\n\x17\x45xternalSchedulerConfig\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x03(\t\x12\x16\n\x0e\x61ny_dimensions\x18\x04 \x03(\t\x12\x0f\n\x07\x65nabled\x18\x05 \x01(\x08\x12\x19\n\x11\x61llow_es_fallback\x18\x06 \x01(\x08\"\x96\x01\n\x10\x45xternalServices\x12\x34\n\x04\x63ipd\x18\x02 \x01(\x0b\x32&.swarming.config.ExternalServices.CIPD\x1aL\n\x04\x43IPD\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x34\n\x0e\x63lient_package\x18\x03 \x01(\x0b\x32\x1c.swarming.config.CipdPackage\"9\n\x0b\x43ipdPackage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0b\n\x03pkg\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\xb5\x02\n\x0cTaskTemplate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07include\x18\x02 \x03(\t\x12\x37\n\x05\x63\x61\x63he\x18\x03 \x03(\x0b\x32(.swarming.config.TaskTemplate.CacheEntry\x12\x32\n\x0c\x63ipd_package\x18\x04 \x03(\x0b\x32\x1c.swarming.config.CipdPackage\x12.\n\x03\x65nv\x18\x05 \x03(\x0b\x32!.swarming.config.TaskTemplate.Env\x1a(\n\nCacheEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x1a?\n\x03\x45nv\x12\x0b\n\x03var\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x03(\t\x12\x0c\n\x04soft\x18\x04 \x01(\x08\"\x99\x01\n\x16TaskTemplateDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04prod\x18\x02 \x01(\x0b\x32\x1d.swarming.config.TaskTemplate\x12-\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x1d.swarming.config.TaskTemplate\x12\x15\n\rcanary_chance\x18\x04 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x62otpb/pools.proto\x12\x0fswarming.config\x1a\x14\x62otpb/settings.proto\"\xb4\x02\n\x08PoolsCfg\x12#\n\x04pool\x18\x01 \x03(\x0b\x32\x15.swarming.config.Pool\x12\x34\n\rtask_template\x18\x03 \x03(\x0b\x32\x1d.swarming.config.TaskTemplate\x12I\n\x18task_template_deployment\x18\x04 \x03(\x0b\x32\'.swarming.config.TaskTemplateDeployment\x12\x36\n\x0e\x62ot_monitoring\x18\x05 \x03(\x0b\x32\x1e.swarming.config.BotMonitoring\x12\x44\n\x19\x64\x65\x66\x61ult_external_services\x18\x06 \x01(\x0b\x32!.swarming.config.ExternalServicesJ\x04\x08\x02\x10\x03\"\xe2\x08\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x03(\t\x12\x0e\n\x06owners\x18\x02 \x03(\t\x12/\n\nschedulers\x18\x03 \x01(\x0b\x32\x1b.swarming.config.Schedulers\x12\"\n\x18task_template_deployment\x18\x06 \x01(\tH\x00\x12R\n\x1ftask_template_deployment_inline\x18\x07 \x01(\x0b\x32\'.swarming.config.TaskTemplateDeploymentH\x00\x12\x16\n\x0e\x62ot_monitoring\x18\x08 \x01(\t\x12\x45\n\x13\x65xternal_schedulers\x18\t \x03(\x0b\x32(.swarming.config.ExternalSchedulerConfig\x12\r\n\x05realm\x18\n \x01(\t\x12\"\n\x1a\x65nforced_realm_permissions\x18\x0b \x03(\x05\x12\x1a\n\x12\x64\x65\x66\x61ult_task_realm\x18\x0c \x01(\t\x12\x39\n\rrbe_migration\x18\r \x01(\x0b\x32\".swarming.config.Pool.RBEMigration\x12G\n\x14scheduling_algorithm\x18\x0e \x01(\x0e\x32).swarming.config.Pool.SchedulingAlgorithm\x12\"\n\x1ainformational_dimension_re\x18\x0f \x03(\t\x12\x1f\n\x17\x61llowed_service_account\x18\x64 \x03(\t\x12%\n\x05grant\x18\x65 \x03(\x0b\x32\x16.swarming.config.Grant\x1a\xe3\x02\n\x0cRBEMigration\x12\x14\n\x0crbe_instance\x18\x01 \x01(\t\x12\x18\n\x10rbe_mode_percent\x18\x02 \x01(\x05\x12Q\n\x13\x62ot_mode_allocation\x18\x03 \x03(\x0b\x32\x34.swarming.config.Pool.RBEMigration.BotModeAllocation\x12\"\n\x1a\x65\x66\x66\x65\x63tive_bot_id_dimension\x18\x04 \x01(\t\x1a\xab\x01\n\x11\x42otModeAllocation\x12J\n\x04mode\x18\x01 \x01(\x0e\x32<.swarming.config.Pool.RBEMigration.BotModeAllocation.BotMode\x12\x0f\n\x07percent\x18\x02 \x01(\x05\"9\n\x07\x42otMode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0c\n\x08SWARMING\x10\x01\x12\n\n\x06HYBRID\x10\x02\x12\x07\n\x03RBE\x10\x03\"u\n\x13SchedulingAlgorithm\x12 \n\x1cSCHEDULING_ALGORITHM_UNKNOWN\x10\x00\x12\x1d\n\x19SCHEDULING_ALGORITHM_FIFO\x10\x01\x12\x1d\n\x19SCHEDULING_ALGORITHM_LIFO\x10\x02\x42\x18\n\x16task_deployment_scheme\")\n\nSchedulers\x12\x0c\n\x04user\x18\x01 \x03(\t\x12\r\n\x05group\x18\x02 \x03(\t\"4\n\rBotMonitoring\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rdimension_key\x18\x02 \x03(\t\"\x8e\x01\n\x17\x45xternalSchedulerConfig\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x03(\t\x12\x16\n\x0e\x61ny_dimensions\x18\x04 \x03(\t\x12\x0f\n\x07\x65nabled\x18\x05 \x01(\x08\x12\x19\n\x11\x61llow_es_fallback\x18\x06 \x01(\x08\"\x96\x01\n\x10\x45xternalServices\x12\x34\n\x04\x63ipd\x18\x02 \x01(\x0b\x32&.swarming.config.ExternalServices.CIPD\x1aL\n\x04\x43IPD\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x34\n\x0e\x63lient_package\x18\x03 \x01(\x0b\x32\x1c.swarming.config.CipdPackage\"9\n\x0b\x43ipdPackage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0b\n\x03pkg\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"\xb5\x02\n\x0cTaskTemplate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07include\x18\x02 \x03(\t\x12\x37\n\x05\x63\x61\x63he\x18\x03 \x03(\x0b\x32(.swarming.config.TaskTemplate.CacheEntry\x12\x32\n\x0c\x63ipd_package\x18\x04 \x03(\x0b\x32\x1c.swarming.config.CipdPackage\x12.\n\x03\x65nv\x18\x05 \x03(\x0b\x32!.swarming.config.TaskTemplate.Env\x1a(\n\nCacheEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x1a?\n\x03\x45nv\x12\x0b\n\x03var\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x03(\t\x12\x0c\n\x04soft\x18\x04 \x01(\x08\"\x99\x01\n\x16TaskTemplateDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04prod\x18\x02 \x01(\x0b\x32\x1d.swarming.config.TaskTemplate\x12-\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x1d.swarming.config.TaskTemplate\x12\x15\n\rcanary_chance\x18\x04 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'botpb.pools_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOLSCFG']._serialized_start=39
-  _globals['_POOLSCFG']._serialized_end=347
-  _globals['_POOL']._serialized_start=350
-  _globals['_POOL']._serialized_end=1433
-  _globals['_POOL_RBEMIGRATION']._serialized_start=933
-  _globals['_POOL_RBEMIGRATION']._serialized_end=1288
-  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION']._serialized_start=1117
-  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION']._serialized_end=1288
-  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION_BOTMODE']._serialized_start=1231
-  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION_BOTMODE']._serialized_end=1288
-  _globals['_POOL_SCHEDULINGALGORITHM']._serialized_start=1290
-  _globals['_POOL_SCHEDULINGALGORITHM']._serialized_end=1407
-  _globals['_SCHEDULERS']._serialized_start=1435
-  _globals['_SCHEDULERS']._serialized_end=1476
-  _globals['_BOTMONITORING']._serialized_start=1478
-  _globals['_BOTMONITORING']._serialized_end=1530
-  _globals['_EXTERNALSCHEDULERCONFIG']._serialized_start=1533
-  _globals['_EXTERNALSCHEDULERCONFIG']._serialized_end=1675
-  _globals['_EXTERNALSERVICES']._serialized_start=1678
-  _globals['_EXTERNALSERVICES']._serialized_end=1828
-  _globals['_EXTERNALSERVICES_CIPD']._serialized_start=1752
-  _globals['_EXTERNALSERVICES_CIPD']._serialized_end=1828
-  _globals['_CIPDPACKAGE']._serialized_start=1830
-  _globals['_CIPDPACKAGE']._serialized_end=1887
-  _globals['_TASKTEMPLATE']._serialized_start=1890
-  _globals['_TASKTEMPLATE']._serialized_end=2199
-  _globals['_TASKTEMPLATE_CACHEENTRY']._serialized_start=2094
-  _globals['_TASKTEMPLATE_CACHEENTRY']._serialized_end=2134
-  _globals['_TASKTEMPLATE_ENV']._serialized_start=2136
-  _globals['_TASKTEMPLATE_ENV']._serialized_end=2199
-  _globals['_TASKTEMPLATEDEPLOYMENT']._serialized_start=2202
-  _globals['_TASKTEMPLATEDEPLOYMENT']._serialized_end=2355
+  _globals['_POOLSCFG']._serialized_start=61
+  _globals['_POOLSCFG']._serialized_end=369
+  _globals['_POOL']._serialized_start=372
+  _globals['_POOL']._serialized_end=1494
+  _globals['_POOL_RBEMIGRATION']._serialized_start=994
+  _globals['_POOL_RBEMIGRATION']._serialized_end=1349
+  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION']._serialized_start=1178
+  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION']._serialized_end=1349
+  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION_BOTMODE']._serialized_start=1292
+  _globals['_POOL_RBEMIGRATION_BOTMODEALLOCATION_BOTMODE']._serialized_end=1349
+  _globals['_POOL_SCHEDULINGALGORITHM']._serialized_start=1351
+  _globals['_POOL_SCHEDULINGALGORITHM']._serialized_end=1468
+  _globals['_SCHEDULERS']._serialized_start=1496
+  _globals['_SCHEDULERS']._serialized_end=1537
+  _globals['_BOTMONITORING']._serialized_start=1539
+  _globals['_BOTMONITORING']._serialized_end=1591
+  _globals['_EXTERNALSCHEDULERCONFIG']._serialized_start=1594
+  _globals['_EXTERNALSCHEDULERCONFIG']._serialized_end=1736
+  _globals['_EXTERNALSERVICES']._serialized_start=1739
+  _globals['_EXTERNALSERVICES']._serialized_end=1889
+  _globals['_EXTERNALSERVICES_CIPD']._serialized_start=1813
+  _globals['_EXTERNALSERVICES_CIPD']._serialized_end=1889
+  _globals['_CIPDPACKAGE']._serialized_start=1891
+  _globals['_CIPDPACKAGE']._serialized_end=1948
+  _globals['_TASKTEMPLATE']._serialized_start=1951
+  _globals['_TASKTEMPLATE']._serialized_end=2260
+  _globals['_TASKTEMPLATE_CACHEENTRY']._serialized_start=2155
+  _globals['_TASKTEMPLATE_CACHEENTRY']._serialized_end=2195
+  _globals['_TASKTEMPLATE_ENV']._serialized_start=2197
+  _globals['_TASKTEMPLATE_ENV']._serialized_end=2260
+  _globals['_TASKTEMPLATEDEPLOYMENT']._serialized_start=2263
+  _globals['_TASKTEMPLATEDEPLOYMENT']._serialized_end=2416
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ The messages and numbers up to 99 are those of Swarming's pools.proto, so that a
 file written for it is read unchanged. What is our own begins at 100.
 """
 
+from botpb import settings_pb2 as _settings_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -165,6 +166,7 @@ class Pool(_message.Message):
     SCHEDULING_ALGORITHM_FIELD_NUMBER: _builtins.int
     INFORMATIONAL_DIMENSION_RE_FIELD_NUMBER: _builtins.int
     ALLOWED_SERVICE_ACCOUNT_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     task_template_deployment: _builtins.str
     bot_monitoring: _builtins.str
     """Obsolete; must be unset."""
@@ -205,6 +207,10 @@ class Pool(_message.Message):
     def allowed_service_account(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ours: the accounts that tasks of this pool may act as."""
 
+    @_builtins.property
+    def grant(self) -> _containers.RepeatedCompositeFieldContainer[_settings_pb2.Grant]:
+        """Ours: who has which role in these pools."""
+
     def __init__(
         self,
         *,
@@ -222,10 +228,11 @@ class Pool(_message.Message):
         scheduling_algorithm: Global___Pool.SchedulingAlgorithm.ValueType = ...,
         informational_dimension_re: _abc.Iterable[_builtins.str] | None = ...,
         allowed_service_account: _abc.Iterable[_builtins.str] | None = ...,
+        grant: _abc.Iterable[_settings_pb2.Grant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rbe_migration", b"rbe_migration", "schedulers", b"schedulers", "task_deployment_scheme", b"task_deployment_scheme", "task_template_deployment", b"task_template_deployment", "task_template_deployment_inline", b"task_template_deployment_inline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_service_account", b"allowed_service_account", "bot_monitoring", b"bot_monitoring", "default_task_realm", b"default_task_realm", "enforced_realm_permissions", b"enforced_realm_permissions", "external_schedulers", b"external_schedulers", "informational_dimension_re", b"informational_dimension_re", "name", b"name", "owners", b"owners", "rbe_migration", b"rbe_migration", "realm", b"realm", "schedulers", b"schedulers", "scheduling_algorithm", b"scheduling_algorithm", "task_deployment_scheme", b"task_deployment_scheme", "task_template_deployment", b"task_template_deployment", "task_template_deployment_inline", b"task_template_deployment_inline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_service_account", b"allowed_service_account", "bot_monitoring", b"bot_monitoring", "default_task_realm", b"default_task_realm", "enforced_realm_permissions", b"enforced_realm_permissions", "external_schedulers", b"external_schedulers", "grant", b"grant", "informational_dimension_re", b"informational_dimension_re", "name", b"name", "owners", b"owners", "rbe_migration", b"rbe_migration", "realm", b"realm", "schedulers", b"schedulers", "scheduling_algorithm", b"scheduling_algorithm", "task_deployment_scheme", b"task_deployment_scheme", "task_template_deployment", b"task_template_deployment", "task_template_deployment_inline", b"task_template_deployment_inline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_task_deployment_scheme: _TypeAlias = _typing.Literal["task_template_deployment", "task_template_deployment_inline"]  # noqa: Y015
     _WhichOneofArgType_task_deployment_scheme: _TypeAlias = _typing.Literal["task_deployment_scheme", b"task_deployment_scheme"]  # noqa: Y015

@@ -57,6 +57,9 @@ class SettingsCfg(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     RELEASE_KEY_FIELD_NUMBER: _builtins.int
     MAX_DROPPED_PERCENT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    SIGN_IN_FIELD_NUMBER: _builtins.int
     google_analytics: _builtins.str
     """Read and ignored: pages of this server call nobody."""
     reusable_task_age_secs: _builtins.int
@@ -89,7 +92,7 @@ class SettingsCfg(_message.Message):
 
     @_builtins.property
     def auth(self) -> Global___AuthSettings:
-        """Read and ignored: API keys say who may do what."""
+        """Which groups may do what on the whole server."""
 
     @_builtins.property
     def resultdb(self) -> Global___ResultDBSettings:
@@ -141,6 +144,18 @@ class SettingsCfg(_message.Message):
     def release_key(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReleaseKey]:
         """Ours: keys that sign released bot archives."""
 
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
+        """Ours: people under one name."""
+
+    @_builtins.property
+    def grant(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """Ours: who has which role."""
+
+    @_builtins.property
+    def sign_in(self) -> Global___SignIn:
+        """Ours: an OpenID Connect issuer that signs people in to the pages."""
+
     def __init__(
         self,
         *,
@@ -172,14 +187,129 @@ class SettingsCfg(_message.Message):
         rollout: Global___Rollout | None = ...,
         release_key: _abc.Iterable[Global___ReleaseKey] | None = ...,
         max_dropped_percent: _builtins.int = ...,
+        group: _abc.Iterable[Global___Group] | None = ...,
+        grant: _abc.Iterable[Global___Grant] | None = ...,
+        sign_in: Global___SignIn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_deployment", b"bot_deployment", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "gce_vm_tokens", b"gce_vm_tokens", "resultdb", b"resultdb", "rollout", b"rollout", "traffic_migration", b"traffic_migration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_deployment", b"bot_deployment", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "gce_vm_tokens", b"gce_vm_tokens", "resultdb", b"resultdb", "rollout", b"rollout", "sign_in", b"sign_in", "traffic_migration", b"traffic_migration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_death_timeout_secs", b"bot_death_timeout_secs", "bot_deployment", b"bot_deployment", "bot_isolate_grpc_proxy", b"bot_isolate_grpc_proxy", "bot_swarming_grpc_proxy", b"bot_swarming_grpc_proxy", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "display_server_url_template", b"display_server_url_template", "enable_batch_es_notifications", b"enable_batch_es_notifications", "enable_ts_monitoring", b"enable_ts_monitoring", "extra_child_src_csp_url", b"extra_child_src_csp_url", "force_bots_to_sleep_and_not_run_task", b"force_bots_to_sleep_and_not_run_task", "gce_vm_tokens", b"gce_vm_tokens", "google_analytics", b"google_analytics", "id_token_audience", b"id_token_audience", "ip_allowlist", b"ip_allowlist", "machine_token_signer", b"machine_token_signer", "max_bot_sleep_time", b"max_bot_sleep_time", "max_dropped_percent", b"max_dropped_percent", "oidc_provider", b"oidc_provider", "release_key", b"release_key", "resultdb", b"resultdb", "reusable_task_age_secs", b"reusable_task_age_secs", "rollout", b"rollout", "token_exchange", b"token_exchange", "traffic_migration", b"traffic_migration", "ui_client_id", b"ui_client_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "bot_death_timeout_secs", b"bot_death_timeout_secs", "bot_deployment", b"bot_deployment", "bot_isolate_grpc_proxy", b"bot_isolate_grpc_proxy", "bot_swarming_grpc_proxy", b"bot_swarming_grpc_proxy", "cas", b"cas", "cipd", b"cipd", "client_certs", b"client_certs", "display_server_url_template", b"display_server_url_template", "enable_batch_es_notifications", b"enable_batch_es_notifications", "enable_ts_monitoring", b"enable_ts_monitoring", "extra_child_src_csp_url", b"extra_child_src_csp_url", "force_bots_to_sleep_and_not_run_task", b"force_bots_to_sleep_and_not_run_task", "gce_vm_tokens", b"gce_vm_tokens", "google_analytics", b"google_analytics", "grant", b"grant", "group", b"group", "id_token_audience", b"id_token_audience", "ip_allowlist", b"ip_allowlist", "machine_token_signer", b"machine_token_signer", "max_bot_sleep_time", b"max_bot_sleep_time", "max_dropped_percent", b"max_dropped_percent", "oidc_provider", b"oidc_provider", "release_key", b"release_key", "resultdb", b"resultdb", "reusable_task_age_secs", b"reusable_task_age_secs", "rollout", b"rollout", "sign_in", b"sign_in", "token_exchange", b"token_exchange", "traffic_migration", b"traffic_migration", "ui_client_id", b"ui_client_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettingsCfg: _TypeAlias = SettingsCfg  # noqa: Y015
+
+@_typing.final
+class Group(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    INCLUDE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def member(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`user:<e-mail or name>`, `user:*@<domain>` or `anonymous:anonymous`."""
+
+    @_builtins.property
+    def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of other groups, whose members are members too."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        member: _abc.Iterable[_builtins.str] | None = ...,
+        include: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include", b"include", "member", b"member", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Grant._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Grant._Role.ValueType  # 0
+        ADMIN: Grant._Role.ValueType  # 1
+        OPERATOR: Grant._Role.ValueType  # 2
+        AUTHOR: Grant._Role.ValueType  # 3
+        VIEWER: Grant._Role.ValueType  # 4
+        BOOTSTRAP: Grant._Role.ValueType  # 5
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+    ROLE_UNSPECIFIED: Grant.Role.ValueType  # 0
+    ADMIN: Grant.Role.ValueType  # 1
+    OPERATOR: Grant.Role.ValueType  # 2
+    AUTHOR: Grant.Role.ValueType  # 3
+    VIEWER: Grant.Role.ValueType  # 4
+    BOOTSTRAP: Grant.Role.ValueType  # 5
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    role: Global___Grant.Role.ValueType
+    @_builtins.property
+    def to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As a member of a group, or `group:<name>`."""
+
+    @_builtins.property
+    def pool(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Without pools: for the whole server. In pools.cfg it must be unset."""
+
+    def __init__(
+        self,
+        *,
+        role: Global___Grant.Role.ValueType = ...,
+        to: _abc.Iterable[_builtins.str] | None = ...,
+        pool: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "role", b"role", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class SignIn(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    EMAIL_DOMAIN_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """https, or http to loopback; its discovery document is asked for the rest."""
+    client_id: _builtins.str
+    @_builtins.property
+    def email_domain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these people may sign in; without a domain everybody that the issuer knows."""
+
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        email_domain: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "email_domain", b"email_domain", "issuer", b"issuer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignIn: _TypeAlias = SignIn  # noqa: Y015
 
 @_typing.final
 class CipdSettings(_message.Message):

@@ -38,7 +38,16 @@ def test_every_path_is_closed_for_a_stranger(client, method):
 
 
 def test_whoami(admin):
-    assert admin.get("/whoami").json == {"actor": "alice", "role": "admin"}
+    found = admin.get("/whoami").json
+    assert re.fullmatch("[0-9a-v]{8}", found.pop("api_key"))
+    assert found == {
+        "actor": "alice",
+        "role": "admin",
+        "identity": "user:alice",
+        "grants": [{"role": "admin", "pool": None}],
+        "scope": None,
+        "expires_at": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,7 +99,8 @@ def test_anybody_may_read_where_that_is_allowed(client, open_client, path):
 
 
 def test_anybody_has_a_name(open_client):
-    assert open_client.get("/api/v1/whoami").json == {"actor": "anonymous", "role": "reader"}
+    found = open_client.get("/api/v1/whoami").json
+    assert (found["identity"], found["role"]) == ("anonymous:anonymous", "viewer")
 
 
 @pytest.mark.control("people.roles")

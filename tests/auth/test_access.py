@@ -3,9 +3,7 @@ import dataclasses
 import pytest
 
 from botapi.auth.access import (
-    Actor,
     ApiKey,
-    Role,
     api_key_body,
     authenticate,
     bearer,
@@ -14,6 +12,7 @@ from botapi.auth.access import (
 )
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.permissions import Grant, Role
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Doc
 from botapi.transactions.create_api_key import create_api_key, revoke_api_key
@@ -36,9 +35,11 @@ def made():
 
 def is_refused(store, text):
     with pytest.raises(Refusal) as caught:
-        authenticate(store, text)
+        authenticate(store, text, now_ms=NOW)
     assert caught.value.code is Code.UNAUTHENTICATED
-    assert caught.value.message == "the API key is unknown, wrong or revoked"
+    assert caught.value.message == (
+        "the API key is unknown, wrong, expired or revoked, or its owner is disabled"
+    )
 
 
 def audit(txn):
@@ -53,10 +54,31 @@ def test_new_api_key_is_shown_once_and_stored_as_a_digest(made):
     assert (key.name, key.role, key.created_ms, key.revoked_ms) == ("alice", "admin", NOW, 0)
 
 
-def test_authenticate_tells_the_actor(store, made):
+def test_authenticate_gives_the_key(store, made):
     text, key = made
     create_api_key(store, key)
-    assert authenticate(store, text) == Actor("alice", Role.ADMIN)
+    found = authenticate(store, text, now_ms=NOW)
+    assert found == key
+    assert (found.identity, found.own_grants) == ("user:alice", {Grant(Role.ADMIN)})
+
+
+def test_authenticate_refuses_an_expired_key(store):
+    text, key = new_api_key("ci", None, CountingRng(), now_ms=NOW, expires_ms=NOW + 1)
+    create_api_key(store, key)
+    assert authenticate(store, text, now_ms=NOW) == key
+    with pytest.raises(Refusal):
+        authenticate(store, text, now_ms=NOW + 1)
+
+
+def test_a_key_of_the_first_release_is_read_as_a_server_admin():
+    body = {"name": "admin", "role": "admin", "secret_sha256": b"x", "created_ms": 1}
+    key = read_api_key("abcdefgh", body | {"revoked_ms": 0, "v": 1})
+    assert (key.identity, key.own_grants, key.scope) == (
+        "user:admin",
+        {Grant(Role.ADMIN)},
+        None,
+    )
+    assert key.is_good(10**15)
 
 
 def test_authenticate_refuses_what_is_wrong_in_one_wording(store, made):
@@ -106,7 +128,8 @@ def test_revoke_is_idempotent_and_audited(store, made):
 
 
 def test_api_key_is_read_as_it_was_written():
-    key = ApiKey("abcdefgh", "me", Role.ADMIN, b"\x01" * 32, 5, 6)
+    scope = frozenset({Grant(Role.VIEWER, "ci")})
+    key = ApiKey("abcdefgh", "me", None, b"\x01" * 32, 5, 6, "user:a@b.c", scope, 7, 8)
     assert read_api_key("abcdefgh", api_key_body(key)) == key
 
 

@@ -388,6 +388,7 @@ def test_every_field_has_its_upstream_number_or_one_of_ours():
         "scheduling_algorithm": 14,
         "informational_dimension_re": 15,
         "allowed_service_account": 100,
+        "grant": 101,
     }
     assert numbers(pools_pb2.TaskTemplate) == {
         "name": 1,

@@ -155,7 +155,6 @@ def test_deployment_of_packages_is_accepted_and_means_the_archive_of_the_server(
     "7.8.1.4",
     "7.8.1.5",
     "7.8.1.7",
-    "7.8.1.10",
     "7.8.1.11",
     "7.8.1.12",
     "7.8.1.13",
@@ -166,10 +165,7 @@ def test_what_is_ignored_is_accepted_and_warned_of():
         enable_ts_monitoring: true
         cipd { default_server: "https://x" }
         ui_client_id: "id"
-        auth {
-          admins_group: "a" bot_bootstrap_group: "b" privileged_users_group: "c" users_group: "d"
-          view_all_bots_group: "e" view_all_tasks_group: "f" enforced_realm_permissions: [1, 2]
-        }
+        auth { enforced_realm_permissions: [1, 2] }
         bot_isolate_grpc_proxy: "x"
         bot_swarming_grpc_proxy: "x"
         extra_child_src_csp_url: "https://x"
@@ -185,7 +181,7 @@ def test_what_is_ignored_is_accepted_and_warned_of():
         "enable_ts_monitoring",
         "cipd",
         "ui_client_id",
-        "auth",
+        "auth / enforced_realm_permissions",
         "bot_isolate_grpc_proxy",
         "bot_swarming_grpc_proxy",
         "extra_child_src_csp_url",
@@ -496,6 +492,9 @@ def test_every_field_has_its_upstream_number_or_one_of_ours():
         "rollout": 107,
         "release_key": 108,
         "max_dropped_percent": 109,
+        "group": 110,
+        "grant": 111,
+        "sign_in": 112,
     }
     assert list(numbers(settings_pb2.AuthSettings).values()) == [1, 2, 3, 4, 5, 6, 7]
     assert numbers(settings_pb2.BotDeployment) == {"stable": 1, "canary": 2, "canary_percent": 3}

@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
-from botapi.auth.access import Role, new_api_key
+from botapi.auth.access import new_api_key
 from botapi.cli import main
+from botapi.domain.permissions import Role
 from botapi.transactions.create_api_key import create_api_key
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,7 @@
 """Somebody with an API key, for tests of the API and the pages."""
 
-from botapi.auth.access import Role, new_api_key
+from botapi.auth.access import new_api_key
+from botapi.domain.permissions import Role
 from botapi.transactions.create_api_key import create_api_key
 
 

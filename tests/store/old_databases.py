@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 from botapi import app as composition
-from botapi.auth.access import Role, new_api_key
+from botapi.auth.access import new_api_key
 from botapi.concurrency import Threads
+from botapi.domain.permissions import Role
 from botapi.settings import Settings
 from botapi.transactions.create_api_key import create_api_key
 from botapi.transactions.create_task import create_task

@@ -264,11 +264,13 @@ def test_anybody_sees_pages_without_forms_where_reading_is_free(
     parts = composition.build(settings, store, Threads(), clock, rng)
     client = composition.create_app(parts).test_client()
     task_id = running[0]
-    for path in ("/bots", "/bots/vm1", "/tasks", f"/tasks/{task_id}", "/audit"):
+    for path in ("/bots", "/bots/vm1", "/tasks", f"/tasks/{task_id}"):
         page = client.get(path)
         assert page.status_code == 200
         assert 'method="post"' not in page.text
         assert 'href="/signin"' in page.text
+        assert 'href="/audit"' not in page.text
+    assert client.get("/audit").headers["Location"] == "/signin?next=%2Faudit"
     reply = client.post(f"/tasks/{task_id}/cancel", data={"reason": "x"})
     assert reply.status_code == 403
     parts.release()

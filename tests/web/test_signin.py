@@ -46,7 +46,7 @@ def test_session_is_a_new_one_at_each_sign_in(stranger, admin_key):
 def test_wrong_key_is_told_and_gives_nothing(stranger, key):
     reply = stranger.sign_in(key)
     assert (reply.status_code, cookie(reply)) == (401, "")
-    assert "the API key is unknown, wrong or revoked" in reply.text
+    assert "the API key is unknown, wrong, expired or revoked" in reply.text
     assert stranger.get("/bots").status_code == 303
 
 

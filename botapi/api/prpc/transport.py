@@ -22,7 +22,7 @@ from botapi.api.prpc.call_headers import CallHeaders, read_headers
 from botapi.api.prpc.errors import NUMBERS, OF_STATUS, ProtocolError, shown
 from botapi.api.prpc.services import METHODS, Method
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.permissions import Caller
+from botapi.domain.permissions import ANONYMOUS, Caller
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, Door
 from botapi.store.protocol import StoreError, TooLarge
 
@@ -35,8 +35,6 @@ LOOP_BYTES = 16 * 1024
 """Larger messages are read and written on a native thread, so that the loop goes on."""
 GZIP_OVER = 1024
 GZIP_LEVEL = 5
-ANONYMOUS = "anonymous:anonymous"
-"""The identity of somebody who has shown nothing (prpc-api 1.7)."""
 VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CODE_HEADER = "X-Prpc-Grpc-Code"
 DETAILS_HEADER = "X-Prpc-Status-Details-Bin"
@@ -107,10 +105,8 @@ class PrpcRoutes:
     def _caller(self) -> Caller | Refusal:
         """Who asks, by the header alone and never by a cookie; else what to refuse with."""
         authorization = request.headers.get("Authorization", "")
-        if not authorization and not self._parts.settings.anonymous_read:
-            return Caller(ANONYMOUS)
         try:
-            return people.person_of_call(self._parts, authorization, cookie="").caller
+            return people.caller_of_call(self._parts, authorization)
         except Refusal as error:
             return error
         except StoreError as error:
