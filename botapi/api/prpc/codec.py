@@ -146,11 +146,17 @@ def _single(field: FieldDescriptor, item: Any, place: str) -> Any:  # noqa: ANN4
         return _enum(field.enum_type, item, place)
     if field.message_type is not None and _is_object(field):
         return _object(item, field.message_type, place)
-    if field.type in _NUMBERS and isinstance(item, str) and not _NUMBER.fullmatch(item):
+    if field.type in _NUMBERS and not _is_number(item):
         raise bad_call(f"{place}: is not a number")
     if field.message_type is not None and not (isinstance(item, str) and _TIME.fullmatch(item)):
         raise bad_call(f"{place}: is not a time such as 2026-03-04T05:06:07.089Z")
     return item
+
+
+def _is_number(item: Any) -> bool:  # noqa: ANN401 - JSON
+    if isinstance(item, str):
+        return _NUMBER.fullmatch(item) is not None
+    return isinstance(item, int | float) and not isinstance(item, bool)
 
 
 def _is_object(field: FieldDescriptor) -> bool:
