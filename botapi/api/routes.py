@@ -19,6 +19,7 @@ from botapi.api import (
     bots,
     ending,
     keys,
+    late_output,
     outputs,
     people,
     problems,
@@ -124,9 +125,12 @@ def cancel_many(call: Call) -> Answer:
 
 def get_output(call: Call, task_id: str) -> Answer:
     """`GET /tasks/<id>/output`."""
-    queries.check_names(call.query, ("offset", "limit", "wait"))
+    queries.check_names(call.query, ("late", "limit", "offset", "wait"))
     offset = queries.number(call.query, "offset", 0, 0, outputs.LAST_OFFSET)
     limit = queries.number(call.query, "limit", outputs.MAX_BYTES, 1, outputs.MAX_BYTES)
+    if queries.number(call.query, "late", 0, 0, 1):
+        late = late_output.read_late(call.server, task_id, offset, limit)
+        return Answer(late.data, headers=late.headers())
     found = call.server.output(task_id, offset, limit, queries.wait_s(call.query))
     return Answer(found.data, headers=found.headers())
 

@@ -83,7 +83,7 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         failure=state is TaskState.TIMED_OUT or (exit_code is not None and exit_code != 0),
         internal_failure=is_internal,
         cost_usd=max(task.cost_usd, ending.cost_usd),
-        error=ending.error or task.error,
+        error=ending.error or (task.error if task.stopped_by_policy else ""),
         output_bytes=output.committed,
         missing_bytes=output.missing_bytes,
         server_versions=tuple(sorted({*task.server_versions, server})),

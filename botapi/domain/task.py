@@ -204,6 +204,8 @@ class Task:
     """The task id of the retry that was made when this one ended."""
     late_bytes: int = 0
     """Output that came after its end and is kept for diagnosis only."""
+    late_pieces: int = 0
+    """In so many pieces."""
     has_children: bool = False
     """Has a task been made with this one as its parent? Then its end ends them too."""
     stopped_by_policy: bool = False

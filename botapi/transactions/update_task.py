@@ -11,6 +11,7 @@ from botapi.domain.task import Task
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
 from botapi.transactions.finish_task import stage_end
+from botapi.transactions.late_output import stage_late
 from botapi.transactions.update_bot import Stamp, stage_update
 
 
@@ -82,7 +83,7 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
             return NotCurrent(f"this bot does not run {progress.task_id}")
         bot, task = (codec.read_bot(bot_doc), bot_doc), (codec.read_task(task_doc), task_doc)
         if task[0].is_final:
-            return _after_the_end(txn, bot, task[0], progress, stamp)
+            return _after_the_end(txn, bot, task, progress, stamp)
         why_not = _why_not(bot[0], task[0], progress)
         if why_not is not None:
             return why_not
@@ -110,14 +111,21 @@ def update_task(store: Store, progress: Progress, stamp: Stamp) -> Outcome:
 
 
 def _after_the_end(
-    txn: Txn, known: tuple[Bot, Doc], task: Task, progress: Progress, stamp: Stamp
+    txn: Txn,
+    known: tuple[Bot, Doc],
+    ended: tuple[Task, Doc],
+    progress: Progress,
+    stamp: Stamp,
 ) -> Outcome:
     """The run is over already: perhaps by this very call, perhaps without this bot."""
+    task = ended[0]
     if _is_own_end(known[0], progress, task, stamp):
         return Accepted(task)
     why_not = _why_not(known[0], task, progress)
     if why_not is not None:
         return why_not
+    if progress.output:
+        task = stage_late(txn, ended, progress.offset, progress.output)
     if progress.ending is not None:
         update = replace(_end_event(progress, task), message=_late(progress, task))
         stage_update(txn, progress.bot_id, update, stamp, known=known)
@@ -155,7 +163,7 @@ def _late(progress: Progress, task: Task) -> str:
     return (
         f"late result of {run_id(task.task_id)}, which had ended as {task.state}: "
         f"exit code {said.exit_code}, {said.duration_s} s, "
-        f"{len(progress.output)} bytes of output from {progress.offset} on not kept"
+        f"{len(progress.output)} bytes of output from {progress.offset} on kept apart"
     )
 
 

@@ -10,6 +10,7 @@ from botapi.domain.bot import LiveBot
 from botapi.store import codec
 from botapi.store.protocol import Conflict, Outage
 from botapi.transactions.bot_missing import bot_missing
+from botapi.transactions.late_output import LATE_LIMIT_BYTES, MAX_LATE_PIECES
 from botapi.transactions.update_bot import Stamp
 from tests.fakes.person import Person, new_key
 from tests.fakes.sim_bot import flask_post
@@ -378,11 +379,10 @@ def test_update_of_a_run_that_is_not_the_bots_own(parts, bot, run):
 
 
 @pytest.mark.spec("5.3.1.3")
-@pytest.mark.parametrize("output", [b"", b"late"])
-def test_update_of_a_run_that_the_server_has_ended(parts, bot, run, output):
+def test_update_of_a_run_that_the_server_has_ended(parts, bot, run):
     die(parts)
     with nothing_changes(parts.store):
-        stops(bot.task_update(run, output), ok=True, has_session=True)
+        stops(bot.task_update(run), ok=True, has_session=True)
 
 
 @pytest.mark.spec("5.3.1.4")
@@ -452,15 +452,66 @@ def test_late_completion_frees_the_bot_and_leaves_the_result(parts, bot, run, ad
     assert before.state == ("KILLED" if is_killed else "BOT_DIED")
     reply = bot.finish(run, b"late", exit_code=3)
     assert (reply["ok"], reply["must_stop"]) == (True, False)
-    assert task_of(parts, run) == before
+    assert task_of(parts, run) == replace(before, late_bytes=4, late_pieces=1)
     assert stored_bot(parts).task_id == ""
     event = last_event(parts)
     assert event.kind == ("task_killed" if is_killed else "task_completed")
     assert event.task_id == run
     assert event.message == (
         f"late result of {run}, which had ended as {before.state}: "
-        "exit code 3, 0.1 s, 4 bytes of output from 0 on not kept"
+        "exit code 3, 0.1 s, 4 bytes of output from 0 on kept apart"
     )
+
+
+def late_of(admin, run, query=""):
+    return admin.get(f"/tasks/{run}/output?late=1{query}")
+
+
+def test_late_output_is_kept_beside_the_result_and_once(parts, bot, run, admin):
+    bot.task_update(run, b"abc", 0)
+    die(parts)
+    before = task_of(parts, run)
+    for _ in range(2):
+        stops(bot.task_update(run, b"def", 3), ok=True, has_session=True)
+    bot.task_update(run, b"efgh", 4)
+    bot.finish(run, b"z", 20, exit_code=0)
+    assert admin.get(f"/tasks/{run}/output").data == b"abc"
+    assert task_of(parts, run) == replace(before, late_bytes=8, late_pieces=3)
+    late = late_of(admin, run)
+    assert (late.data, late.headers["X-Skep-Final"]) == (b"defghz", "1")
+    part = late_of(admin, run, "&offset=1&limit=2")
+    assert (part.data, part.headers["X-Skep-Final"]) == (b"ef", "0")
+
+
+def test_late_output_is_kept_up_to_its_limit(parts, bot, run, admin):
+    die(parts)
+    for number in range(3):
+        bot.task_update(run, b"x" * 600_000, number * 600_000)
+    assert task_of(parts, run).late_bytes == LATE_LIMIT_BYTES
+    assert len(late_of(admin, run).data) == LATE_LIMIT_BYTES
+
+
+@pytest.mark.slow
+def test_late_output_comes_in_a_bounded_number_of_pieces(parts, bot, run, admin):
+    die(parts)
+    for number in range(MAX_LATE_PIECES + 2):
+        bot.task_update(run, b"x", number)
+    assert len(late_of(admin, run).data) == MAX_LATE_PIECES
+
+
+def test_output_of_a_run_that_goes_on_has_no_late_part(bot, run, admin):
+    bot.task_update(run, b"abc", 0)
+    late = late_of(admin, run)
+    assert (late.data, late.headers["X-Skep-Final"]) == (b"", "0")
+
+
+def test_late_output_goes_with_its_task(parts, bot, run, clock):
+    bot.task_update(run, b"abc", 0)
+    die(parts)
+    bot.finish(run, b"late", 3, exit_code=0)
+    clock.advance(91 * 86_400)
+    parts.sweeps.round()
+    assert parts.store.scan_keys(codec.OUT, "", "\U0010ffff", limit=9) == []
 
 
 # 5.4, as decided: a gap is refused, the limit is a setting, and what is missing is counted
