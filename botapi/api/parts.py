@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from botapi.api.capacity import Capacity
+from botapi.api.known_dimensions import KnownDimensions
 from botapi.api.waits import Waits
 from botapi.auth.directory import Directory
 from botapi.auth.keys import KeyRing
@@ -40,10 +41,12 @@ class ApiParts:
     directory: Directory
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)
+    dimensions: KnownDimensions = field(init=False)
 
     def __post_init__(self) -> None:
         self.waits = Waits(self.store, self.concurrency, self.clock)
         self.capacity = Capacity(self.store, self.clock)
+        self.dimensions = KnownDimensions(self.store, self.concurrency, self.clock)
 
     def new_id(self) -> str:
         """A name for an audit entry or a session: 96 random bits."""

@@ -12,13 +12,18 @@ from swarmingpb.swarming_pb2 import (
     BotsCount,
     BotsCountRequest,
     BotsRequest,
+    DeleteResponse,
+    TerminateRequest,
+    TerminateResponse,
 )
 
-from botapi.api import access
+from botapi.api import access, ending
 from botapi.api.bot_queries import BotFilter, count_bots, find_bots
 from botapi.api.parts import MANY
 from botapi.api.prpc import paging
+from botapi.api.prpc.bot_dimensions import get_bot_dimensions
 from botapi.api.prpc.bot_messages import bot_info, deleted_bot_info, event_response
+from botapi.api.prpc.bot_tasks import list_bot_tasks
 from botapi.api.prpc.call import Call, Handler
 from botapi.api.prpc.paging import bad
 from botapi.api.prpc.values import timestamp
@@ -46,6 +51,23 @@ def get_bot(call: Call, asked: BotRequest) -> BotInfo:
     if not last:
         raise no_bot(asked.bot_id)
     return deleted_bot_info(codec.read_event(last[0]))
+
+
+def delete_bot(call: Call, asked: BotRequest) -> DeleteResponse:
+    """Forget a bot; one that runs comes back at its next poll."""
+    check_id(asked.bot_id)
+    access.check_bot(call.parts, call.caller, Permission.DELETE_BOT, asked.bot_id)
+    ending.delete(call.parts, call.caller, asked.bot_id, "")
+    return DeleteResponse(deleted=True)
+
+
+def terminate_bot(call: Call, asked: TerminateRequest) -> TerminateResponse:
+    """Ask a bot to exit: the task that does, or the one on its way."""
+    check_id(asked.bot_id)
+    reason = ending.one_line(asked.reason)
+    access.check_bot(call.parts, call.caller, Permission.TERMINATE_BOT, asked.bot_id)
+    made = ending.terminate(call.parts, call.caller, asked.bot_id, reason)
+    return TerminateResponse(task_id=made.task.task_id)
 
 
 def list_bot_events(call: Call, asked: BotEventsRequest) -> BotEventsResponse:
@@ -143,7 +165,11 @@ def _aside(call: Call, fill: Callable[[], None], limit: int) -> None:
 
 METHODS: Mapping[str, Handler] = {
     "GetBot": get_bot,
+    "DeleteBot": delete_bot,
     "ListBotEvents": list_bot_events,
+    "TerminateBot": terminate_bot,
+    "ListBotTasks": list_bot_tasks,
     "ListBots": list_bots,
     "CountBots": count_all_bots,
+    "GetBotDimensions": get_bot_dimensions,
 }

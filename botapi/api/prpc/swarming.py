@@ -13,6 +13,7 @@ from swarmingpb.swarming_pb2 import (
 from botapi import __version__
 from botapi.api import access, bootstrap
 from botapi.api.parts import ApiParts
+from botapi.api.prpc.bot_dimensions import configured_pools
 from botapi.api.prpc.call import Call, Handler
 from botapi.api.prpc.paging import bad
 from botapi.domain.errors import Code, Refusal
@@ -71,14 +72,6 @@ def get_permissions(call: Call, asked: PermissionsRequest) -> ClientPermissions:
         list_bots=[pool for pool in configured if caller.may(Permission.LIST_BOTS, pool)],
         list_tasks=[pool for pool in configured if caller.may(Permission.LIST_TASKS, pool)],
     )
-
-
-def configured_pools(parts: ApiParts) -> list[str]:
-    """The pools of pools.cfg, or where there is none those that bots.cfg gives to bots; sorted."""
-    snapshot = parts.config.cached()
-    groups = [*snapshot.bots.groups, snapshot.bots.default]
-    given = {pool for group in groups for pool in group.dimensions.get("pool", ())}
-    return sorted(set(snapshot.pools.pools) or given)
 
 
 def _request_of(parts: ApiParts, task_id: str) -> TaskRequest:
