@@ -21,6 +21,7 @@ from typing import Any, Optional
 from bot_client import __version__, health
 from bot_client.clock import Clock
 from bot_client.errors import EXIT_CONFIG, Fatal
+from bot_client.storage import Storage
 from bot_client.task import architecture
 
 log = logging.getLogger("bot.attributes")
@@ -71,8 +72,11 @@ def _is_value(item: object) -> bool:
 class Probes:
     """The collectors with their caches."""
 
-    def __init__(self, bot_dir: str, bot_id: str, clock: Clock) -> None:
-        """Nothing is probed before it is asked for."""
+    def __init__(
+        self, bot_dir: str, bot_id: str, clock: Clock, storage: Optional[Storage] = None
+    ) -> None:
+        """Nothing is probed before it is asked for.  ``storage`` knows the named caches."""
+        self._storage = storage
         self._bot_dir = bot_dir
         self._bot_id = bot_id
         self._clock = clock
@@ -101,12 +105,16 @@ class Probes:
         """The default ``get_dimensions``.  No ``pool``: that is the server's to say."""
         constant: Dimensions = self.cached("dimensions", CONSTANT_S, _constant_dimensions) or {}
         slow: Dimensions = self.cached("slow dimensions", SLOW_S, _slow_dimensions) or {}
-        return {**constant, **slow, "id": [self._bot_id]}
+        names = self._storage.named.names() if self._storage is not None else []
+        caches = {"caches": names} if names else {}
+        return {**constant, **slow, **caches, "id": [self._bot_id]}
 
     def state(self) -> Json:
         """The default ``get_state``."""
         state: Json = dict(self.cached("state", CONSTANT_S, self._constant_state) or {})
         state.update(self.cached("cheap state", CHEAP_S, self._cheap_state) or {})
+        if self._storage is not None:
+            state["named_caches"] = self._storage.named.state()
         state["running_time"] = int(self._clock.now() - self._started_at)
         if self._errors:
             state["probe_errors"] = sorted(self._errors)

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from typing import Optional
+from typing import Optional, Protocol
 
 MAX_BACKOFF_S = 300.0
 
@@ -34,6 +34,22 @@ class _Waker:
             while os.read(self.read_fd, 512):
                 woken = True
         return woken
+
+
+class Patience(Protocol):
+    """What it takes to pause between two tries."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number drawn evenly from low to high."""
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to that long; true when the wait was cut short."""
+        ...
 
 
 class Clock:

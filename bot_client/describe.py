@@ -62,7 +62,7 @@ class Description:
         state = self._state(problems)
         problems += self._sticky.values()
         dimensions = self._dimensions(problems)
-        problems += health_problems(self._probes, self._bot.base_dir, self._settings())
+        problems += health_problems(self._probes, self._bot.base_dir, self.settings())
         skew = health.clock_problem(self.clock_skew_s)
         problems += [skew] if skew is not None else []
         self._add_health(state, problems)
@@ -100,7 +100,8 @@ class Description:
             dimensions["bot_config"] = [self._script["name"]]
         return dimensions
 
-    def _settings(self) -> Json:
+    def settings(self) -> Json:
+        """The defaults with the hook's values over them."""
         wanted = self._hooks.call("get_settings", self._bot)
         settings, self._unknown_settings = health.merge_settings(wanted)
         return settings

@@ -6,6 +6,7 @@ sends at handshake.
 
 import hashlib
 import logging
+import threading
 import traceback
 from collections.abc import Callable
 from types import ModuleType
@@ -155,12 +156,14 @@ class AuthHeaders:
         self._clock = clock
         self._headers: dict[str, str] = {}
         self._expiry: Optional[float] = 0.0
+        self._lock = threading.Lock()
 
     def __call__(self, renew: bool) -> dict[str, str]:  # noqa: FBT001 - one caller
         """The headers to send now; ``renew`` after the server refused the old ones."""
-        if renew or self._is_stale():
-            self._refresh()
-        return self._headers
+        with self._lock:
+            if renew or self._is_stale():
+                self._refresh()
+            return self._headers
 
     def _is_stale(self) -> bool:
         return (

@@ -105,6 +105,9 @@ def run_manifest(arguments: list[str]) -> int:
         text = str(failure) if isinstance(failure, ManifestError) else repr(failure)
         sys.stderr.write(f"{arguments[0]}: {text}\n")
         return EXIT_USAGE
+    if manifest.input_root is not None or manifest.caches or manifest.outputs:
+        sys.stderr.write(f"{arguments[0]}: inputs, caches and outputs need a server\n")
+        return EXIT_USAGE
     running = archive.require_running_archive()
     with tempfile.TemporaryDirectory() as folder:
         command = [*archive.interpreter_command(), running]

@@ -6,10 +6,17 @@ so that the defect ends in a ``task_error`` and no task hangs on the server.
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
+from bot_client import cas
+from bot_client.cas import Digest
+
 Json = dict[str, Any]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_CACHE_NAME = re.compile(r"[a-z0-9_]{1,4096}")
 
 
 class ManifestError(ValueError):
@@ -19,6 +26,14 @@ class ManifestError(ValueError):
         """``message`` says which key is wrong and how."""
         super().__init__(message)
         self.task_id = task_id
+
+
+class CacheWanted(NamedTuple):
+    """A named cache at a path of the run folder; ``hint`` is its size in bytes, -1 unknown."""
+
+    name: str
+    path: str
+    hint: int
 
 
 class Manifest(NamedTuple):
@@ -38,6 +53,10 @@ class Manifest(NamedTuple):
     secret_bytes: Optional[str]
     realm: Optional[Json]
     resultdb: Optional[Json]
+    input_root: Optional[Digest] = None
+    caches: tuple[CacheWanted, ...] = ()
+    outputs: tuple[str, ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
 
 
 def parse(raw: object) -> Manifest:
@@ -70,14 +89,77 @@ def _checked(raw: Json, task_id: str) -> Manifest:
         secret_bytes=_base64(raw, "secret_bytes"),
         realm=_object(raw, "realm") or None,
         resultdb=_object(raw, "resultdb") or None,
+        input_root=_input_root(raw),
+        caches=_caches(raw),
+        outputs=_outputs(raw),
+        secrets=_secrets(raw),
     )
 
 
 def _refuse_unsupported(raw: Json) -> None:
     """What this bot cannot do must fail loudly: a task without its inputs is a wrong result."""
-    for key in ("cas_input_root", "cipd_input", "caches", "outputs"):
-        if raw.get(key):
-            raise ValueError(f"{key} is not supported by this bot")
+    if raw.get("cipd_input"):
+        raise ValueError("cipd_input is not supported by this bot")
+
+
+def _input_root(raw: Json) -> Optional[Digest]:
+    """Only our own server's store: there is no way to ask another one."""
+    said = _object(raw, "cas_input_root")
+    if not said:
+        return None
+    instance = said.get("cas_instance")
+    if instance != cas.INSTANCE:
+        raise ValueError(f"cas_input_root: {instance!r} is not supported by this bot")
+    digest = _object(said, "digest", needed=True)
+    try:
+        return cas.parse_digest(f"{digest.get('hash')}/{digest.get('size_bytes') or 0}")
+    except ValueError as defect:
+        raise ValueError(f"cas_input_root: {defect}") from defect
+
+
+def _caches(raw: Json) -> tuple[CacheWanted, ...]:
+    found = tuple(_cache(item) for item in raw.get("caches") or ())
+    if len({cache.name for cache in found}) != len(found):
+        raise ValueError("caches names one twice")
+    paths = [f"{cache.path}/" for cache in found]
+    if any(a.startswith(b) for i, a in enumerate(paths) for j, b in enumerate(paths) if i != j):
+        raise ValueError("caches have paths within each other")
+    return found
+
+
+def _cache(item: object) -> CacheWanted:
+    if not isinstance(item, dict):
+        raise ValueError("caches is not a list of objects")  # noqa: TRY004 - one kind
+    name, path = item.get("name"), item.get("path")
+    if not isinstance(name, str) or not _CACHE_NAME.fullmatch(name):
+        raise ValueError(f"caches: {name!r} is not a name")
+    if not isinstance(path, str) or not cas.is_path(path):
+        raise ValueError(f"caches: {path!r} is not a path below the run folder")
+    try:
+        return CacheWanted(name, path, int(item.get("hint") or -1))
+    except (TypeError, ValueError):
+        return CacheWanted(name, path, -1)
+
+
+def _outputs(raw: Json) -> tuple[str, ...]:
+    found = tuple(path.rstrip("/") for path in _texts(raw, "outputs"))
+    for path in found:
+        if not cas.is_path(path):
+            raise ValueError(f"outputs: {path!r} is not a path below the run folder")
+    return found
+
+
+def _secrets(raw: Json) -> tuple[tuple[str, str], ...]:
+    """Variables and values in base64; one that the server cannot give fails the task."""
+    ours = _object(raw, "skep")
+    missing = [name for name in ours.get("secrets_missing") or () if isinstance(name, str)]
+    if missing:
+        raise ValueError(f"secrets that are gone, or do not open: {', '.join(missing)}")
+    said = _object(ours, "secrets")
+    for name in said:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"secrets: {name!r} is not a name")
+    return tuple((name, _base64(said, name) or "") for name in sorted(said))
 
 
 def _text(raw: Json, key: str) -> str:

@@ -12,6 +12,7 @@ from bot_client.lease import LeaseSession
 from bot_client.runner_link import RunnerLink
 from bot_client.server_api import ServerApi
 from bot_client.signals import Signals
+from bot_client.storage import Storage
 from bot_client.update import Updater
 
 log = logging.getLogger("bot.parts")
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
     updater: Updater
     link: RunnerLink
     lease: LeaseSession
+    storage: Storage
 
 
 class Leave(Exception):

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -37,6 +38,7 @@ class Runner:
         self._outgoing = bytearray()
         self._task: Optional[Execution] = None
         self._folders: Optional[Folders] = None
+        self._keeps = False
         self._output_open = False
         self._leash_held = True
         self._base_env = dict(os.environ)
@@ -100,6 +102,10 @@ class Runner:
     def _start(self, spec: Json) -> None:
         try:
             self._folders = self._fresh_folders()
+            self._keeps = bool(spec.get("keeps"))
+            if spec.get("stage"):
+                os.rmdir(self._folders.run)
+                os.rename(spec["stage"], self._folders.run)
             self._task = Execution(spec, self._folders, self._base_env, self._clock)
         except TaskFailure as failure:
             self._send(frames.OUTPUT, f"skep: {failure}\n".encode())
@@ -156,12 +162,26 @@ class Runner:
     def _clean_up(self) -> Json:
         if self._folders is None:
             return {}
+        report = self._hand_over(self._folders)
         failed = task_env.remove_folders(self._folders)
         self._folders = None
-        if not failed:
-            return {}
-        self._note(f"could not be deleted: {', '.join(failed[:20])}")
-        return {"undeleted": failed[:100]}
+        if failed:
+            self._note(f"could not be deleted: {', '.join(failed[:20])}")
+            report["undeleted"] = failed[:100]
+        return report
+
+    def _hand_over(self, folders: Folders) -> Json:
+        """Leave run and output folder to the supervisor when something in them is to be kept."""
+        try:
+            if not self._keeps and not os.listdir(folders.out):
+                return {}
+            place = tempfile.mkdtemp(prefix="wo", dir=self._bot_dir)
+            for folder in (folders.run, folders.out):
+                os.rename(folder, os.path.join(place, os.path.basename(folder)))
+        except OSError as failure:
+            self._note(f"the outputs cannot be kept: {failure}")
+            return {"internal": f"the outputs cannot be kept: {failure}"}
+        return {"handed_over": place}
 
     def _note(self, text: str) -> None:
         self._send(frames.OUTPUT, f"skep: {text}\n".encode())

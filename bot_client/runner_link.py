@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -109,12 +110,16 @@ class RunnerLink:
                 code = self._process.wait(2.0)
         return f"the runner process died ({code})"
 
-    def bury(self) -> None:
-        """After an abnormal end: nothing that the runner started may go on, or lie about."""
+    def bury(self, rescue: Callable[[], object]) -> None:
+        """After an abnormal end: nothing that the runner started may go on, or lie about.
+
+        ``rescue`` is called when nothing runs any more and everything still lies there.
+        """
         self.dismiss(0.0)
         if self.task_pid is not None:
             processes.signal_group(self.task_pid, processes.SIGKILL)
         processes.kill_descendants(self._clock)
+        rescue()
         task_env.remove_tree(os.path.join(self._bot_dir, "w"))
 
     def dismiss(self, limit_s: float = FAREWELL_S) -> None:

@@ -74,7 +74,7 @@ class ServerApi:
         """GET server_ping."""
 
         def once() -> None:
-            reply = self.transport.request("GET", API + "server_ping", headers=self._headers())
+            reply = self.transport.request("GET", API + "server_ping", headers=self.headers())
             raise_for(reply, "server_ping", API)
 
         with_retries(once, self.clock, schedule, self.give_up)
@@ -159,7 +159,7 @@ class ServerApi:
         path = f"{API}bot_code/{version}"
 
         def once() -> None:
-            self.transport.download(path, sink, self._headers(), MAX_ARCHIVE_BYTES)
+            self.transport.download(path, sink, self.headers(), MAX_ARCHIVE_BYTES)
 
         with_retries(once, self.clock, STUBBORN, self.give_up)
 
@@ -171,7 +171,8 @@ class ServerApi:
         body["skep"] = {"v": 1, "seq": self._seq}
         return body
 
-    def _headers(self, *, renew: bool = False) -> dict[str, str]:
+    def headers(self, *, renew: bool = False) -> dict[str, str]:
+        """What every call carries beside its session; from any thread."""
         headers = {"User-Agent": self._user_agent, "X-Luci-Swarming-Bot-ID": self.bot_id}
         if self.secret:
             headers["X-Skep-Bot-Secret"] = self.secret
@@ -208,7 +209,7 @@ class ServerApi:
 
     def _exchange(self, path: str, raw: bytes, *, renew: bool, may_be_empty: bool) -> Json:
         sent_at = self.clock.now()
-        headers = self._headers(renew=renew)
+        headers = self.headers(renew=renew)
         headers["Content-Type"] = "application/json; charset=UTF-8"
         what = path[len(API) :] if path.startswith(API) else path
         reply = self.transport.request("POST", path, raw, headers)

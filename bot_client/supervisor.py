@@ -22,6 +22,7 @@ from bot_client.parts import Parts, Reporter
 from bot_client.runner_link import RunnerLink
 from bot_client.server_api import ServerApi
 from bot_client.signals import Signals, dump_stacks_on_usr1
+from bot_client.storage import Storage
 from bot_client.task import architecture
 from bot_client.transport import ONCE, Transport
 from bot_client.update import Updater
@@ -64,8 +65,10 @@ def _run(running: str, clock: Clock, signals: Signals, redaction: logs.Redaction
     api = ServerApi(transport, clock, bot_id, f"swarming_bot/{__version__}@{host}")
     api.on_token = lambda token: redaction.hide("session", token)
     processes.become_subreaper()
+    storage = Storage(bot_dir, clock)
+    storage.load()
     health_text = _care_for_directory(bot_dir, clock)
-    loop = _build(running, version, clock, signals, api, redaction)
+    loop = _build(running, version, clock, signals, api, redaction, storage)
     if health_text is not None:
         loop.quarantine("home", health_text)
     try:
@@ -102,6 +105,7 @@ def _build(
     signals: Signals,
     api: ServerApi,
     redaction: logs.Redaction,
+    storage: Storage,
 ) -> Loop:
     bot_dir = os.path.dirname(running)
     server = api.transport.base_url
@@ -122,7 +126,7 @@ def _build(
             log.error("%s", text)
 
     hooks = Hooks(clock, report)
-    description = Description(bot, hooks, Probes(bot_dir, api.bot_id, clock))
+    description = Description(bot, hooks, Probes(bot_dir, api.bot_id, clock, storage))
     source = archive.read_member(running, archive.HOOKS_MEMBER)
     try:
         hooks.load_archived(None if source is None else source.decode())
@@ -136,7 +140,9 @@ def _build(
     lease = LeaseSession(api, f"{sys.platform}_{architecture()}_swarming/{version}")
     updater = Updater(running, api, clock)
     loop = Loop(
-        Parts(clock, signals, api, bot, hooks, description, enrolment, updater, link, lease)
+        Parts(
+            clock, signals, api, bot, hooks, description, enrolment, updater, link, lease, storage
+        )
     )
     reporters.append(loop.reporter)
     bot.send = loop.reporter.event

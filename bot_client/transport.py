@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import IO, NamedTuple, Optional, TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from bot_client.clock import Clock
+from bot_client.clock import Patience
 from bot_client.errors import EXIT_CONFIG, Fatal, Interrupted, Refused, SessionLost, Transient
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Reply(NamedTuple):
         return kind.partition(";")[0].strip().lower() == "application/json"
 
 
-def retry_pause(attempt: int, clock: Clock) -> float:
+def retry_pause(attempt: int, clock: Patience) -> float:
     """Seconds to wait after failed attempt n, n counted from 0."""
     return float(min(10.0, clock.uniform(0, 1.5) + 1.5 ** (attempt - 1)))
 
@@ -86,7 +86,7 @@ def _committed(reply: Reply) -> Optional[int]:
 
 def with_retries(
     call: Callable[[], T],
-    clock: Clock,
+    clock: Patience,
     schedule: Schedule,
     give_up: Callable[[], bool] = bool,
 ) -> T:

@@ -81,7 +81,8 @@ class Work:
         p.hooks.call("on_before_task", p.bot, None, [], {})
         p.api.give_up = lambda: p.signals.count > 2
         p.signals.on_third = p.link.abandon
-        run = TaskRun(p.api, p.clock, p.link, p.signals, p.bot.base_dir, _drain_s())
+        room = p.storage.room(p.description.settings())
+        run = TaskRun(p.api, p.clock, p.link, p.signals, p.storage, room, _drain_s())
         try:
             verdict = run.run(manifest, self._pings(lease))
         finally:

@@ -28,6 +28,9 @@ from botapi.auth.release_signing import (
     public_bytes,
     sign_manifest,
 )
+from botapi.blobs.disk import DiskBlobs
+from botapi.blobs.protocol import BlobStore
+from botapi.blobs.transfer import Transfers
 from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import SourceReader, packaged_bot
@@ -106,6 +109,11 @@ def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: 
     return FailingStore(store, parse(settings.fault)) if settings.fault else store
 
 
+def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
+    """Where blobs are kept, as the settings say. Raises StoreError in one line."""
+    return DiskBlobs(settings.data_dir / "blobs", settings.blobs_max, clock)
+
+
 def memory_store(concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
     """A store that forgets everything at the end: tests and trials."""
     return MemoryStore(concurrency, clock, rng)
@@ -131,6 +139,7 @@ def build(
     watcher = _watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
+    blobs = Transfers(open_blobs(settings, clock), concurrency)
     last_seen = LastSeen(store, settings.seen_flush_s)
     news = _News(config, archives, offers, directory, store)
     sweeps = Sweeps(
@@ -164,6 +173,7 @@ def build(
         archives=archives,
         offers=offers,
         last_seen=last_seen,
+        blobs=blobs,
         directory=directory,
     )
     return Parts(
@@ -190,6 +200,7 @@ def build(
             config=config,
             archives=archives,
             last_seen=last_seen,
+            blobs=blobs,
             directory=directory,
         ),
         stop=[unsubscribe, unsubscribe_directory, keys.close, config.close, archives.close],

@@ -28,6 +28,7 @@ from botapi.auth.hmactoken import NONCE_BYTES
 from botapi.auth.keys import SESSION, SIGNING, KeyRing
 from botapi.auth.minter import Minter
 from botapi.auth.oidc_issuer import OidcIssuer
+from botapi.blobs.transfer import Transfers
 from botapi.cfg.provider import Provider, Snapshot
 from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
@@ -147,6 +148,7 @@ class BotServer:
     archives: Releases
     offers: Offers
     last_seen: LastSeen
+    blobs: Transfers
     directory: Directory
     polls: RecentPolls = field(default_factory=RecentPolls)
     sessions: KnownSessions = field(default_factory=KnownSessions)

@@ -17,6 +17,7 @@ from werkzeug.wrappers import Request
 
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
 from botapi.auth.oidc_issuer import CONFIGURATION_PATH, JWKS_PATH
+from botapi.blobs.transfer import Piece
 from botapi.bot_call import (
     AnyReply,
     Archive,
@@ -39,6 +40,7 @@ from botapi.door import (
     read_body,
 )
 from botapi.handlers import (
+    blobs,
     bootstrap,
     bot_code,
     claim,
@@ -56,6 +58,7 @@ from botapi.store.protocol import StoreError, TooLarge, join_key
 from botapi.wire_json import WireError, any_case, decoder, dumps
 
 BOT_PATH = "/swarming/api/v1/bot"
+BLOB_PATH = "/skep/v1/blobs"
 JSON_TYPE = "application/json; charset=utf-8"
 SMALL_BODY = 1024 * 1024
 UPDATE_BODY = 4 * 1024 * 1024
@@ -214,6 +217,10 @@ class BotRoutes:
         )
         get(JWKS_PATH, "jwks", lambda: task_token.jwks(server))
         _only(routes, "/skep/v1/enroll", "enroll", self._enroll, "POST")
+        _only(routes, BLOB_PATH + "/missing", "blobs_missing", self._missing_blobs, "POST")
+        one = f"{BLOB_PATH}/<digest>/<size>"
+        _only(routes, one, "blob_get", self._get_blob, "GET")
+        _only(routes, one, "blob_put", self._put_blob, "PUT")
         routes.add_url_rule(f"{BOT_PATH}/<path:rest>", "unknown", _unknown, methods=ANY_METHOD)
 
     def _bot_code(self, version: str) -> AnyReply:
@@ -229,6 +236,37 @@ class BotRoutes:
     def _enroll(self) -> Response:
         body = _json(_ENROLL, request)
         return _response(enroll.enroll(self._server, self._flask_call(), body))
+
+    def _missing_blobs(self) -> Response:
+        return _response(self._with_session(_MISSING, request, g.request_id))
+
+    def _get_blob(self, digest: str, size: str) -> Response:
+        call, task_id = self._blob_call()
+        asked = request.headers.get("Range", "")
+        piece = blobs.fetch(self._server, call, task_id, f"{digest}/{size}", asked)
+        return _blob(piece)
+
+    def _put_blob(self, digest: str, size: str) -> Response:
+        call, task_id = self._blob_call()
+        is_new = blobs.keep(
+            self._server,
+            call,
+            task_id,
+            f"{digest}/{size}",
+            request.stream,
+            request.content_length,
+        )
+        return Response("kept\n", 201 if is_new else 200, content_type="text/plain")
+
+    def _blob_call(self) -> tuple[BotCall, str]:
+        """A call whose body is a blob: session and run stand in headers (docs/blobs.md).
+
+        It does not count for the bot's own rate: a tree of small files is one piece of work.
+        """
+        call = self._server.verified(self._flask_call())
+        token = request.headers.get("X-Skep-Session", "")
+        session = self._session(token, call)
+        return self._bot_call(token, session, call), request.headers.get("X-Skep-Task", "")
 
     def _flask_call(self) -> Call:
         return self._call(request, g.request_id)
@@ -250,6 +288,10 @@ class BotRoutes:
         call, body = self._read(route, http, rid, is_stranger=False)
         session = self._session(body.session, call)
         self._door.limits.admit_bot(session.bot_id)
+        return route.handle(self._server, self._bot_call(body.session, session, call), body)
+
+    def _bot_call(self, token: str, session: Session, call: Call) -> BotCall:
+        """Steps 9 to 13 of bot-api 0.4: what is stored of the bot whose session this is."""
         identity = self._server.authorize_session(session, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
         if doc is None:
@@ -259,10 +301,10 @@ class BotRoutes:
         bot = codec.read_bot(doc)
         _check_stored(bot.bot_id, bot.dimensions)
         recent = self._server.polls.of(bot.bot_id, session.session_id)
-        bot_call = BotCall(call, body.session, session, identity, bot, recent)
+        bot_call = BotCall(call, token, session, identity, bot, recent)
         if bot_call.is_superseded:
             log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
-        return route.handle(self._server, bot_call, body)
+        return bot_call
 
     def _read(
         self, route: Route, http: Request, rid: str, *, is_stranger: bool
@@ -318,6 +360,7 @@ class Gate:
         return path
 
 
+_MISSING = _route("/missing", blobs.MissingRequest, blobs.missing, limit=UPDATE_BODY)
 _ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll, needed=("bot_id",))
 
 
@@ -395,6 +438,11 @@ def _archive(reply: Archive) -> Response:
     response.set_etag(reply.version)
     response.make_conditional(request)
     return response
+
+
+def _blob(piece: Piece) -> Response:
+    status = 206 if piece.is_part else 200
+    return Response(piece.pieces, status, piece.headers(), content_type="application/octet-stream")
 
 
 def _download(content: bytes, content_type: str, name: str) -> Response:

@@ -27,6 +27,7 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?"
 _SECONDS = re.compile(r"\d+(?:\.\d+)?")
 _SIZE = re.compile(r"(\d+)\s*(|KiB|MiB|GiB|TiB)")
 _SIZE_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}(/[A-Za-z0-9._-]+)*/?")
 _FOREIGN = ("SKEP_TEST_",)  # read by the tests only
 
 
@@ -116,6 +117,12 @@ def _parse_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _parse_blobs(text: str) -> str:
+    if text != "disk" and not _BUCKET.fullmatch(text):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 def _parse_origins(text: str) -> tuple[str, ...]:
     origins = tuple(filter(None, (part.strip() for part in text.split(","))))
     if not all(one == "*" or re.fullmatch(r"https?://[^\s/?#]+", one) for one in origins):
@@ -140,6 +147,7 @@ _networks = Kind("networks such as 10.0.0.0/8, separated by commas", _parse_netw
 _folder = Kind("a path", Path)
 _optional_path = Kind("a path", _parse_optional_path)
 _size = Kind("a size such as 1048576 or 2 GiB", size_bytes)
+_blobs = Kind("disk, or gs://bucket/prefix", _parse_blobs)
 _log_format = _choice("json", "console")
 
 
@@ -242,6 +250,15 @@ class Settings:
     sweep_s: float = _server(_seconds(0, 3600), "5", "time between two sweeps")
     event_retention_days: int = _server(_whole(1, 36500), "28", "days that bot events are kept")
     task_retention_days: int = _server(_whole(1, 36500), "90", "days that finished tasks are kept")
+    blobs: str = _server(
+        _blobs, "disk", "where inputs and outputs of tasks are kept: below `data_dir`, or a bucket"
+    )
+    blobs_max: int = _server(
+        _size, "100 GiB", "bytes of blobs kept on disk; more are refused; 0 is no limit"
+    )
+    blob_retention_days: int = _server(
+        _whole(1, 36500), "7", "days that a blob is kept which no kept task refers to"
+    )
     log_format: str = _derived(
         _log_format, "console on a terminal, else json", "form of a log line", _terminal_log_format
     )

@@ -53,6 +53,12 @@ def check_pools(caller: Caller, permission: Permission, pools: Collection[str]) 
         raise _denied(caller, permission, f"pool {where}" if pools else "the server")
 
 
+def check_somewhere(caller: Caller, permission: Permission) -> None:
+    """In any pool, or for the server: for what belongs to no pool. Raises PERMISSION_DENIED."""
+    if not caller.may(permission) and not caller.named_pools(permission):
+        raise _denied(caller, permission, "any pool")
+
+
 def may_on_bot(parts: ApiParts, caller: Caller, permission: Permission, bot_id: str) -> bool:
     """Granted in any pool that the configuration gives this bot, or for the server."""
     return _in_any(caller, permission, pools_of_bot(parts, bot_id))

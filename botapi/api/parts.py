@@ -9,6 +9,7 @@ from botapi.api.known_dimensions import KnownDimensions
 from botapi.api.waits import Waits
 from botapi.auth.directory import Directory
 from botapi.auth.keys import KeyRing
+from botapi.blobs.transfer import Transfers
 from botapi.cfg.provider import Provider
 from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
@@ -38,6 +39,7 @@ class ApiParts:
     config: Provider
     archives: Releases
     last_seen: LastSeen
+    blobs: Transfers
     directory: Directory
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)

@@ -4,7 +4,7 @@ Every call passes `_answer`: it finds out who asks, and whether they may, before
 else happens. A path of the table takes every method, so that a wrong one is told which are right.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from botapi.api import (
     access,
     api_keys,
     archives,
+    blobs,
     bootstrap,
     bots,
     ending,
@@ -32,6 +33,7 @@ from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
 from botapi.api.server import ApiServer
+from botapi.blobs.transfer import Source
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Needs, On, Permission
 from botapi.door import BodyTooLarge, Door, read_body
@@ -57,13 +59,18 @@ class Call:
     body: bytes
     base_url: str
     idempotency_key: str
+    source: Source
+    """The body of a call that reads it by itself; `length` is what the sender announced."""
+    length: int | None
+    range: str
+    """The `Range` header, empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON object, or bytes with headers."""
+    """A JSON object, or bytes with headers; or bytes that are made while they are sent."""
 
-    content: Json | bytes
+    content: Json | bytes | Iterator[bytes]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -133,6 +140,61 @@ def get_output(call: Call, task_id: str) -> Answer:
         return Answer(late.data, headers=late.headers())
     found = call.server.output(task_id, offset, limit, queries.wait_s(call.query))
     return Answer(found.data, headers=found.headers())
+
+
+def missing_blobs(call: Call) -> Answer:
+    """`POST /blobs/missing`."""
+    queries.check_names(call.query, ())
+    body = blobs.MISSING_BODY.read(call.body)
+    return Answer(blobs.missing(call.server, call.person.caller, body))
+
+
+def get_blob(call: Call, digest: str, size: str) -> Answer:
+    """`GET /blobs/<hash>/<size>`."""
+    queries.check_names(call.query, ())
+    caller = call.person.caller
+    return _download(blobs.fetch(call.server, caller, f"{digest}/{size}", call.range))
+
+
+def put_blob(call: Call, digest: str, size: str) -> Answer:
+    """`PUT /blobs/<hash>/<size>`."""
+    queries.check_names(call.query, ())
+    caller = call.person.caller
+    view, is_new = blobs.keep(call.server, caller, f"{digest}/{size}", call.source, call.length)
+    return Answer(view, 201 if is_new else 200)
+
+
+def get_tree(call: Call, digest: str, size: str) -> Answer:
+    """`GET /trees/<hash>/<size>`."""
+    page = _page_of_tree(call)
+    return Answer(blobs.tree(call.server, call.person.caller, f"{digest}/{size}", *page))
+
+
+def list_outputs(call: Call, task_id: str) -> Answer:
+    """`GET /tasks/<id>/outputs`."""
+    return Answer(blobs.outputs(call.server, task_id, *_page_of_tree(call)))
+
+
+def get_output_file(call: Call, task_id: str, path: str) -> Answer:
+    """`GET /tasks/<id>/outputs/<path>`."""
+    queries.check_names(call.query, ())
+    return _download(blobs.output(call.server, task_id, path, call.range))
+
+
+def get_packed_outputs(call: Call, task_id: str, kind: str) -> Answer:
+    """`GET /tasks/<id>/outputs.tar` and `outputs.zip`."""
+    queries.check_names(call.query, ())
+    return _download(blobs.packed(call.server, task_id, kind))
+
+
+def _page_of_tree(call: Call) -> tuple[str, int]:
+    queries.check_names(call.query, ("cursor", "limit"))
+    limit = queries.number(call.query, "limit", blobs.MAX_LISTED, 1, blobs.MAX_LISTED)
+    return queries.last(call.query, "cursor"), limit
+
+
+def _download(found: blobs.Download) -> Answer:
+    return Answer(found.pieces, found.status, found.headers)
 
 
 def get_why(call: Call, task_id: str) -> Answer:
@@ -377,14 +439,25 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     "/tasks/<task_id>/why": {"GET": Route(get_why, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/cancel": {"POST": Route(cancel, Needs(P.TASKS_CANCEL, On.TASK))},
     "/tasks/<task_id>/output": {"GET": Route(get_output, Needs(P.TASKS_GET, On.TASK))},
+    "/tasks/<task_id>/outputs": {"GET": Route(list_outputs, Needs(P.TASKS_GET, On.TASK))},
+    "/tasks/<task_id>/outputs.<kind>": {
+        "GET": Route(get_packed_outputs, Needs(P.TASKS_GET, On.TASK))
+    },
+    "/tasks/<task_id>/outputs/<path:path>": {
+        "GET": Route(get_output_file, Needs(P.TASKS_GET, On.TASK))
+    },
+    "/blobs/missing": {"POST": Route(missing_blobs, Needs(P.CREATE_TASK, On.ITEMS))},
+    "/blobs/<digest>/<size>": {
+        "GET": Route(get_blob, Needs(P.TASKS_GET, On.ITEMS)),
+        "PUT": Route(put_blob, Needs(P.CREATE_TASK, On.ITEMS)),
+    },
+    "/trees/<digest>/<size>": {"GET": Route(get_tree, Needs(P.TASKS_GET, On.ITEMS))},
     "/bots": {"GET": Route(list_bots, Needs(P.LIST_BOTS, On.ITEMS))},
     "/bots/<path:bot_id>": {
         "GET": Route(get_bot, Needs(P.LIST_BOTS, On.BOT)),
         "DELETE": Route(delete_bot, Needs(P.DELETE_BOT, On.BOT)),
     },
-    "/bots/<path:bot_id>/terminate": {
-        "POST": Route(terminate_bot, Needs(P.TERMINATE_BOT, On.BOT))
-    },
+    "/bots/<path:bot_id>/terminate": {"POST": Route(terminate_bot, Needs(P.TERMINATE_BOT, On.BOT))},
     "/bots/<path:bot_id>/tasks": {"GET": Route(list_bot_tasks, Needs(P.LIST_TASKS, On.BOT))},
     "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
     "/bots/<path:bot_id>/quarantine": {
@@ -448,10 +521,14 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
 """Every path with its methods, each with what it needs; the last two paths do not exist."""
 
 BODY_LIMITS: Mapping[Handler, int] = {
-    **dict.fromkeys((validate_config, preview_config, apply_config), CONFIG_BODY_LIMIT),
+    **dict.fromkeys(
+        (validate_config, preview_config, apply_config, missing_blobs), CONFIG_BODY_LIMIT
+    ),
     upload_archive: archives.MAX_UPLOAD_BYTES,
 }
 """Calls whose bodies may be larger than others."""
+UNREAD = frozenset({put_blob})
+"""Calls that take their body in themselves, piece by piece."""
 
 
 class ApiRoutes:
@@ -500,13 +577,17 @@ class ApiRoutes:
         route = handlers[method]
         access.check_call(self._server, person.caller, route.needs, path_values)
         limit = BODY_LIMITS.get(route.handle, BODY_LIMIT)
+        is_unread = method in READS or route.handle in UNREAD
         call = Call(
             server=self._server,
             person=person,
             query=request.args.to_dict(flat=False),
-            body=b"" if method in READS else read_body(request, limit),
+            body=b"" if is_unread else read_body(request, limit),
             base_url=self._door.base_url(request),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
+            source=request.stream,
+            length=request.content_length,
+            range=request.headers.get("Range", ""),
         )
         return _response(route.handle(call, **path_values))
 
@@ -521,8 +602,9 @@ class ApiRoutes:
 
 
 def _response(answer: Answer) -> Response:
-    if isinstance(answer.content, bytes):
-        response = Response(answer.content, content_type="application/octet-stream")
+    if not isinstance(answer.content, dict):
+        kind = "application/octet-stream"
+        response = Response(answer.content, answer.status, content_type=kind)
     else:
         body = dumps(answer.content) + b"\n"
         response = Response(body, answer.status, content_type="application/json")

@@ -156,7 +156,7 @@ def test_contact_rule_stops_the_task(bot: BotProcess, server: ScriptedServer) ->
         ({"bot_dimensions": ...}, "bot_dimensions"),
         ({"command": "ls"}, "command"),
         ({"grace_period": "x"}, "grace_period"),
-        ({"outputs": ["a"]}, "outputs"),
+        ({"outputs": ["../a"]}, "outputs"),
     ],
 )
 def test_manifest_defect_ends_in_task_error(
