@@ -34,6 +34,7 @@ class Execution:
         self._clock = clock
         self.spec = spec
         env = task_env.build_environment(base_env, spec, folders)
+        env.update(task_env.write_secrets(spec.get("secrets") or {}, folders))
         cwd = task_env.working_folder(spec["relative_cwd"], folders)
         words = [task_env.substitute(word, spec["task_id"], folders) for word in spec["command"]]
         argv = task_env.resolve_command(words, env, cwd)

@@ -3,6 +3,8 @@
 Runs in the runner.  Everything here is a function of the run message and the folders.
 """
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 Json = dict[str, Any]
+
+MEMORY = "/dev/shm"  # noqa: S108 - a folder of our own in it, mode 0700
 
 _SECRET_NAMES = ("LUCI_MACHINE_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD")
@@ -30,6 +34,7 @@ class Folders(NamedTuple):
     tmp: str
     context_file: str
     bot_file: str
+    secrets: str
 
 
 def folders_below(work: str) -> Folders:
@@ -42,7 +47,33 @@ def folders_below(work: str) -> Folders:
         tmp=join(work, "it"),
         context_file=join(work, "luci_context.json"),
         bot_file=join(work, "bot_file.json"),
+        secrets=_secrets_folder(work),
     )
+
+
+def _secrets_folder(work: str) -> str:
+    """In memory where the system has a place for that, named after the bot's folder."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        return os.path.join(work, "is")
+    digest = hashlib.sha256(os.path.dirname(work).encode()).hexdigest()[:16]
+    return os.path.join(MEMORY, f"skep-{os.getuid()}-{digest}")
+
+
+def write_secrets(secrets: Mapping[str, str], folders: Folders) -> dict[str, str]:
+    """Each value in a file of its own, mode 0400; the variables that name the files.
+
+    What an earlier task left behind, because the machine stopped, is removed first.
+    """
+    remove_tree(folders.secrets)
+    if not secrets:
+        return {}
+    os.mkdir(folders.secrets, 0o700)
+    env = {"SKEP_SECRETS_DIR": folders.secrets}
+    for name, value in secrets.items():
+        path = os.path.join(folders.secrets, name)
+        _write_private(path, base64.b64decode(value), 0o400)
+        env[f"{name}_FILE"] = path
+    return env
 
 
 def make_folders(folders: Folders) -> None:
@@ -53,14 +84,15 @@ def make_folders(folders: Folders) -> None:
 
 def remove_folders(folders: Folders) -> list[str]:
     """Delete a task's folders, fast when it left nothing; returns what could not be deleted."""
+    left = remove_tree(folders.secrets)
     try:
         os.unlink(folders.context_file)
         os.unlink(folders.bot_file)
         for path in (folders.tmp, folders.out, folders.run, folders.work):
             os.rmdir(path)
     except OSError:
-        return remove_tree(folders.work)
-    return []
+        return [*left, *remove_tree(folders.work)]
+    return left
 
 
 def remove_tree(path: str) -> list[str]:
@@ -178,7 +210,7 @@ def write_context(spec: Json, folders: Folders, started_wall: float) -> None:
     _write_private(folders.bot_file, b"{}")
 
 
-def _write_private(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _write_private(path: str, data: bytes, mode: int = 0o600) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
