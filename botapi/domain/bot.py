@@ -9,6 +9,8 @@ SELF_QUARANTINED = "Bot self-quarantined."
 TERMINATION_FLAG = 1
 SWAP_WINDOW_MS = 600_000
 SWAPS_TO_QUARANTINE = 3
+MAX_PAST_SESSIONS = 8
+"""Ended sessions of a bot that are remembered."""
 MAX_HEALTH_CHARS = 4_096
 """Most characters kept of a reason; a bot may send any number of bad dimensions."""
 
@@ -78,6 +80,8 @@ class Bot:
     claim_seq: int = 0
     polls_before_claim: tuple[str, ...] = ()
     swaps: tuple[SessionSwap, ...] = ()
+    past_sessions: tuple[str, ...] = ()
+    """The sessions before this one: none of them takes the bot id back."""
     note: str = ""
     rbe_effective_bot_id: str = ""
     """Its name in the lease channel (bot-api 3.7); empty where that is the bot id."""

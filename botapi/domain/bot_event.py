@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from botapi.domain.bot import TERMINATION_FLAG, Bot, Health
+from botapi.domain.bot import MAX_PAST_SESSIONS, TERMINATION_FLAG, Bot, Health
 from botapi.domain.names import is_request_uuid
 
 
@@ -110,6 +110,8 @@ class BotUpdate:
     task_id: str = ""
     task_name: str = ""
     task_flags: int = 0
+    seq: int = 0
+    """The number of a poll within its session, 0 for none (docs/extensions.md)."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of Bot to set: epoch, swaps, claim_seq, note."""
 
@@ -171,6 +173,23 @@ def event_key(update: BotUpdate, event_id: str) -> str:
     return f"{update.kind}:{update.dedup_key or event_id}"
 
 
+def is_stale(bot: Bot, update: BotUpdate) -> bool:
+    """Does this call come too late to say anything of the bot, whatever its kind?
+
+    A call of an older session, a handshake that is repeated under a run of its session, a
+    poll from before the latest claim. Who made the call judged by the bot as it was then;
+    this is asked once more of the bot as it is when the change is made.
+    """
+    if update.call is None or not bot.session_id:
+        return False
+    session_id = update.call.session_id
+    if update.kind is EventKind.BOT_CONNECTED:
+        is_repeat = session_id == bot.session_id and bool(bot.task_id)
+        return is_repeat or session_id in bot.past_sessions
+    is_before_claim = 0 < update.seq < bot.claim_seq
+    return session_id != bot.session_id or is_before_claim
+
+
 def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChange:
     """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9.
 
@@ -205,6 +224,9 @@ def _told(bot: Bot, update: BotUpdate) -> dict[str, Any]:
     if update.dimensions is not None:
         said["dimensions"] = update.dimensions
     if update.call is not None:
+        if bot.session_id not in {"", update.call.session_id}:
+            past = (*bot.past_sessions, bot.session_id)
+            said["past_sessions"] = past[-MAX_PAST_SESSIONS:]
         said["session_id"] = update.call.session_id
         said["external_ip"] = update.call.external_ip
         said["authenticated_as"] = update.call.authenticated_as

@@ -149,6 +149,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         call=call_info(_session_id(facts), call, facts.identity, version),
         health=health,
         owners=facts.group.owners,
+        seq=_seq(request),
         changes=changes,
     )
     uuid = request.request_uuid or ""
@@ -279,12 +280,19 @@ def _session_of(
     return Presented.VALID, session
 
 
+def _seq(request: PollRequest) -> int:
+    """The number of the poll within its session, 0 when it says none."""
+    seq = (request.skep or {}).get("seq")
+    return seq if isinstance(seq, int) else 0
+
+
 def _refuse_stale(stored: Bot | None, request: PollRequest) -> None:
-    """An old poll that arrives after a later claim must not abandon the claimed task."""
-    if stored is None or request.skep is None:
-        return
-    seq = request.skep.get("seq")
-    if isinstance(seq, int) and seq < stored.claim_seq:
+    """An old poll that arrives after a later claim must not abandon the claimed task.
+
+    The transaction looks again: the claim may come between.
+    """
+    seq = (request.skep or {}).get("seq")
+    if stored is not None and isinstance(seq, int) and seq < stored.claim_seq:
         raise Refusal(
             Code.ABORTED, f"poll {seq} is older than the claim {stored.claim_seq} of this session"
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from botapi.domain.bot import Bot, LiveBot
-from botapi.domain.bot_event import RULES, BotChange, BotUpdate, apply, new_bot
+from botapi.domain.bot_event import RULES, BotChange, BotUpdate, apply, is_stale, new_bot
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.names import parse_task_id
 from botapi.store import codec
@@ -55,14 +55,16 @@ def stage_update(
     """Apply the update inside somebody's transaction.
 
     None when the bot does not exist and the event does not create one. Only the last
-    event's dedup key is compared: consecutive repeats are no second event. `known` is the
-    bot, if this transaction has read it before.
+    event's dedup key is compared: consecutive repeats are no second event. A call that comes
+    too late changes nothing. `known` is the bot, if this transaction has read it before.
     """
     before, was = known or _read(txn, bot_id)
     if before is None:
         if not RULES[update.kind].creates:
             return None
         before = new_bot(bot_id, first_dimensions, stamp.now_ms)
+    if is_stale(before, update):
+        return before
     change = apply(before, update, event_id=stamp.event_id, now_ms=stamp.now_ms)
     if change.is_repeat:
         return before
