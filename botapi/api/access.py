@@ -4,7 +4,7 @@ The objects are those of prpc-api 8.1: the server, a pool, a bot, a task. A refu
 caller, permission and what was asked for, never the pool of a bot or task.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from botapi.api.parts import ApiParts
@@ -13,6 +13,11 @@ from botapi.domain.names import parse_task_id
 from botapi.domain.permissions import Caller, Needs, On, Permission
 from botapi.domain.task import TaskRequest
 from botapi.store import codec
+from botapi.store.protocol import AnyOf
+
+MAX_POOLS_AT_ONCE = 20
+"""Most pools of a list that names none; the caller must name one when they may see more."""
+_POOL = "pool:"
 
 
 def check_call(parts: ApiParts, caller: Caller, needs: Needs, path: Mapping[str, str]) -> None:
@@ -37,7 +42,11 @@ def stored_request(parts: ApiParts, task_id: str) -> TaskRequest:
         (doc,) = parts.store.get(codec.REQ, codec.task_key(parse_task_id(task_id)))
         if doc is not None:
             return codec.read_request(doc)
-    raise Refusal(Code.NOT_FOUND, f'there is no task "{task_id[:40]}"')
+    raise _no_task(task_id)
+
+
+def _no_task(task_id: str) -> Refusal:
+    return Refusal(Code.NOT_FOUND, f'there is no task "{task_id[:40]}"')
 
 
 def check_server(caller: Caller, permission: Permission) -> None:
@@ -73,18 +82,95 @@ def check_bot(parts: ApiParts, caller: Caller, permission: Permission, bot_id: s
 def may_on_task(
     parts: ApiParts, caller: Caller, permission: Permission, request: TaskRequest
 ) -> bool:
-    """`TASKS_GET` or `TASKS_CANCEL` on a task: its submitter always may (prpc-api 8.1)."""
-    if caller.identity == request.authenticated:
-        return True
+    """`TASKS_GET` or `TASKS_CANCEL` on a task: its submitter always may (prpc-api 8.1).
+
+    Tasks from before people had identities name their submitter without `user:`.
+    """
+    identity = caller.identity
+    if request.authenticated in {identity, identity.removeprefix("user:")}:
+        return caller.scope is None or _in_scope(parts, caller, permission, request)
+    return _granted(parts, caller, permission, request)
+
+
+def _in_scope(
+    parts: ApiParts, caller: Caller, permission: Permission, request: TaskRequest
+) -> bool:
+    """Own tasks are there for a key with a scope as far as it reaches: where it may see or
+    end any task, or make one.
+    """
+    by_key = Caller(caller.identity, caller.scope or frozenset())
+    may_make = any(by_key.may(Permission.CREATE_TASK, pool) for pool in _pools(parts, request))
+    return may_make or _granted(parts, by_key, permission, request)
+
+
+def _granted(parts: ApiParts, caller: Caller, permission: Permission, request: TaskRequest) -> bool:
     by_pool = {
         Permission.TASKS_GET: Permission.LIST_TASKS,
         Permission.TASKS_CANCEL: Permission.CANCEL_TASK,
     }[permission]
+    pools = _pools(parts, request)
+    return (
+        _in_any(caller, permission, pools)
+        or _in_any(caller, by_pool, pools)
+        or may_in_realm(parts, caller, permission, request.realm)
+    )
+
+
+def _pools(parts: ApiParts, request: TaskRequest) -> list[str]:
+    """The pool of a task; without one, those of the bots that it names."""
     slice_ = request.slices[0]
-    pools = [slice_.pool] if slice_.pool else []
-    for bot_id in () if pools else slice_.dimensions.get("id", ()):
-        pools.extend(pools_of_bot(parts, bot_id))
-    return _in_any(caller, permission, pools) or _in_any(caller, by_pool, pools)
+    if slice_.pool:
+        return [slice_.pool]
+    bots = slice_.dimensions.get("id", ())
+    return [pool for bot_id in bots for pool in pools_of_bot(parts, bot_id)]
+
+
+def may_in_realm(parts: ApiParts, caller: Caller, permission: Permission, realm: str) -> bool:
+    """Granted in every pool that pools.cfg gives this realm, as its own or for its tasks.
+
+    In every one: pools may share a realm, and who sees one of them must not see the others.
+    """
+    pools = parts.config.cached().pools.pools.values()
+    named = [pool.name for pool in pools if realm in {pool.realm, pool.default_task_realm}]
+    return bool(realm and named) and all(caller.may(permission, name) for name in named)
+
+
+def check_tasks(
+    parts: ApiParts, caller: Caller, permission: Permission, task_ids: Sequence[str]
+) -> None:
+    """As `check_task` for each. Raises Refusal NOT_FOUND or PERMISSION_DENIED for the first."""
+    if caller.may(permission):
+        return
+    keys = [codec.task_key(task_id) for task_id in task_ids]
+    for task_id, doc in zip(task_ids, parts.store.get(codec.REQ, *keys), strict=True):
+        if doc is None:
+            raise _no_task(task_id)
+        check_task(parts, caller, permission, codec.read_request(doc))
+
+
+def confined(
+    caller: Caller, permission: Permission, constraints: Sequence[AnyOf]
+) -> tuple[AnyOf, ...]:
+    """What a list is asked for, confined to pools in which the caller has the permission.
+
+    `constraints` are sets of `key:value`. One that names pools only must name pools of the
+    caller's. Raises Refusal PERMISSION_DENIED; INVALID_ARGUMENT when the caller has so many
+    pools that one must be named.
+    """
+    if caller.may(permission):
+        return tuple(constraints)
+    asked = [c for c in constraints if c and all(flat.startswith(_POOL) for flat in c)]
+    if asked:
+        check_pools(caller, permission, {f.removeprefix(_POOL) for c in asked for f in c})
+        return tuple(constraints)
+    pools = caller.named_pools(permission)
+    if not pools:
+        raise _denied(caller, permission, "the server or any pool")
+    if len(pools) > MAX_POOLS_AT_ONCE:
+        raise Refusal(
+            Code.INVALID_ARGUMENT, f"you may see {len(pools)} pools; ask for one: pool:<name>"
+        )
+    return (*constraints, frozenset(_POOL + pool for pool in pools))
 
 
 def check_task(

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 
-from botapi.api import bot_queries, cursors, filters, queries
+from botapi.api import access, bot_queries, cursors, filters, queries
 from botapi.api.bodies import Body
 from botapi.api.bot_queries import BotFilter, count_bots, find_bots
 from botapi.api.parts import MANY, ApiParts, Json, Query
@@ -17,6 +18,7 @@ from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.filter_facts import BotFacts
 from botapi.domain.filter_language import passes
+from botapi.domain.permissions import Caller, Permission
 from botapi.store import codec
 from botapi.store.protocol import Doc, Key, join_key, prefix_range
 from botapi.transactions.cancel_task import Actor
@@ -36,13 +38,15 @@ REASON_BODY = Body(ReasonBody)
 LIST_PARAMETERS = ("q", "dimension", "status", "count", "limit", "cursor")
 
 
-def listed(parts: ApiParts, query: Query, base_url: str) -> Json:
-    """One page of bots by id. The counts by status are of the bots with these dimensions.
+def listed(parts: ApiParts, caller: Caller, query: Query, base_url: str) -> Json:
+    """One page of bots by id, of pools that the caller may list.
 
-    With a `q` they are there only when the index can answer it.
+    The counts by status are of the bots with these dimensions. With a `q` they are there only when the index can answer it.
     """
     queries.check_names(query, LIST_PARAMETERS)
     plan = filters.plan_bots(_asked_by(query), query)
+    dimensions = access.confined(caller, Permission.LIST_BOTS, plan.asked.dimensions)
+    plan = replace(plan, asked=replace(plan.asked, dimensions=dimensions))
     sieve = _sieve(parts, plan, base_url) if plan.rest.parts else None
     after = cursors.read_cursor(parts, "bots", query)
     limit = queries.page_limit(query)

@@ -101,7 +101,7 @@ def create_task(call: Call) -> Answer:
 
 def list_tasks(call: Call) -> Answer:
     """`GET /tasks`."""
-    return Answer(call.server.tasks(call.query))
+    return Answer(call.server.tasks(call.person, call.query))
 
 
 def get_task(call: Call, task_id: str) -> Answer:
@@ -113,7 +113,9 @@ def get_task(call: Call, task_id: str) -> Answer:
 def collect(call: Call) -> Answer:
     """`POST /tasks/collect`."""
     queries.check_names(call.query, ())
-    return Answer(tasks.collect(call.server, tasks.COLLECT_BODY.read(call.body)))
+    return Answer(
+        tasks.collect(call.server, call.person.caller, tasks.COLLECT_BODY.read(call.body))
+    )
 
 
 def cancel(call: Call, task_id: str) -> Answer:
@@ -204,7 +206,7 @@ def get_why(call: Call, task_id: str) -> Answer:
 
 def list_bots(call: Call) -> Answer:
     """`GET /bots`."""
-    return Answer(call.server.bots(call.query, call.base_url))
+    return Answer(call.server.bots(call.person, call.query, call.base_url))
 
 
 def get_bot(call: Call, bot_id: str) -> Answer:
@@ -259,6 +261,7 @@ def create_bootstrap_token(call: Call) -> Answer:
     """`POST /bootstrap-tokens`."""
     queries.check_names(call.query, ())
     body = bootstrap.TOKEN_BODY.read(call.body)
+    access.check_pools(call.person.caller, P.CREATE_BOT, [body.pool] if body.pool else [])
     return Answer(call.server.bootstrap_token(call.person.name, body, call.base_url), 201)
 
 

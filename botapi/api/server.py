@@ -30,9 +30,9 @@ class ApiServer(ApiParts):
         """Answer every held call now: the process is about to stop."""
         self.waits.close()
 
-    def tasks(self, query: Query) -> Json:
+    def tasks(self, person: Person, query: Query) -> Json:
         """One page of tasks, newest first."""
-        return task_lists.listed(self, query)
+        return task_lists.listed(self, person.caller, query)
 
     def tasks_of_bot(self, bot_id: str, query: Query) -> Json:
         """One page of a bot's tasks, newest first."""
@@ -51,9 +51,9 @@ class ApiServer(ApiParts):
         """Bytes of a task's output."""
         return outputs.read_output(self, task_id, offset, limit, wait_s)
 
-    def bots(self, query: Query, base_url: str) -> Json:
+    def bots(self, person: Person, query: Query, base_url: str) -> Json:
         """One page of bots by id, and counts by status."""
-        return bots.listed(self, query, base_url)
+        return bots.listed(self, person.caller, query, base_url)
 
     def bot(self, bot_id: str, base_url: str) -> Json:
         """One bot."""

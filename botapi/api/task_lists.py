@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from botapi.api import cursors, filters, queries, task_queries
+from botapi.api import access, cursors, filters, queries, task_queries
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.task_queries import TaskFilter, count_tasks, find_tasks
 from botapi.api.tasks import views
 from botapi.domain.filter_facts import TaskFacts
 from botapi.domain.filter_language import passes
+from botapi.domain.permissions import Caller, Permission
 from botapi.domain.task import Task, TaskState, is_final
 from botapi.store import codec
 from botapi.store.protocol import Key
@@ -23,17 +24,20 @@ PARAMETERS = ("q", "state", "tag", "bot", "user", "from", "to", "count", "limit"
 BOT_PARAMETERS = tuple(name for name in PARAMETERS if name != "bot")
 
 
-def listed(parts: ApiParts, query: Query) -> Json:
-    """One page of tasks, newest first."""
+def listed(parts: ApiParts, caller: Caller, query: Query) -> Json:
+    """One page of tasks of pools that the caller may list, newest first."""
     queries.check_names(query, PARAMETERS)
-    return _page(parts, query, asked_by(query), "tasks")
+    plan = planned(parts, query)
+    tags = access.confined(caller, Permission.LIST_TASKS, plan.asked.tags)
+    return _page(parts, query, replace(plan, asked=replace(plan.asked, tags=tags)), "tasks")
 
 
 def of_bot(parts: ApiParts, bot_id: str, query: Query) -> Json:
     """One page of the tasks that a bot ran or runs, newest first."""
     queries.check_names(query, BOT_PARAMETERS)
     asked = replace(asked_by(query), bots=frozenset({bot_id}))
-    return _page(parts, query, asked, f"tasks of {bot_id}")
+    plan = filters.plan_tasks(asked, query, parts.clock.now_ms())
+    return _page(parts, query, plan, f"tasks of {bot_id}")
 
 
 def planned(parts: ApiParts, query: Query) -> filters.TaskPlan:
@@ -41,8 +45,7 @@ def planned(parts: ApiParts, query: Query) -> filters.TaskPlan:
     return filters.plan_tasks(asked_by(query), query, parts.clock.now_ms())
 
 
-def _page(parts: ApiParts, query: Query, asked: TaskFilter, listing: str) -> Json:
-    plan = filters.plan_tasks(asked, query, parts.clock.now_ms())
+def _page(parts: ApiParts, query: Query, plan: filters.TaskPlan, listing: str) -> Json:
     sieve = _sieve(parts, plan) if plan.rest.parts else None
     after = cursors.read_cursor(parts, listing, query)
     limit = queries.page_limit(query)

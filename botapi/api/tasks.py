@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from botapi.api import queries
+from botapi.api import access, queries
 from botapi.api.bodies import Body
 from botapi.api.new_tasks import make_task
 from botapi.api.parts import MANY, ApiParts, Json
@@ -15,7 +15,7 @@ from botapi.api.why import Reasons
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid, parse_task_id
 from botapi.domain.new_task import NewTask
-from botapi.domain.permissions import Caller
+from botapi.domain.permissions import Caller, Permission
 from botapi.domain.task import OutputPosition, Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc
@@ -148,7 +148,7 @@ def _request(task: Task, doc: Doc | None) -> TaskRequest:
     return codec.read_request(doc)
 
 
-def collect(parts: ApiParts, body: CollectBody) -> Json:
+def collect(parts: ApiParts, caller: Caller, body: CollectBody) -> Json:
     """Tasks in the order asked, when more than `known_final` of them are final."""
     if not 1 <= len(body.task_ids) <= MAX_COLLECTED:
         count = len(body.task_ids)
@@ -157,7 +157,9 @@ def collect(parts: ApiParts, body: CollectBody) -> Json:
         raise refuse("/wait", f"is {body.wait:g}, not from 0 to {queries.MAX_WAIT_S:g}")
     if not 0 <= body.known_final <= MAX_COLLECTED:
         raise refuse("/known_final", f"is {body.known_final}, not from 0 to {MAX_COLLECTED}")
-    gathering = _Gathering(parts, [canonical(task_id) for task_id in body.task_ids])
+    task_ids = list(dict.fromkeys(canonical(task_id) for task_id in body.task_ids))
+    access.check_tasks(parts, caller, Permission.TASKS_GET, task_ids)
+    gathering = _Gathering(parts, task_ids)
     enough = min(body.known_final + 1, len(gathering.tasks))
     parts.waits.until(
         list(gathering.tasks), body.wait, lambda changed: gathering.look(changed) >= enough

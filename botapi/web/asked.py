@@ -69,7 +69,7 @@ class Server(Protocol):
         """The server's clock."""
         ...
 
-    def tasks(self, query: Query) -> Json:
+    def tasks(self, person: Any, query: Query) -> Json:  # noqa: ANN401 - a Person of the server's
         """One page of tasks."""
         ...
 
@@ -85,7 +85,7 @@ class Server(Protocol):
         """Bytes of a task's output."""
         ...
 
-    def bots(self, query: Query, base_url: str) -> Json:
+    def bots(self, person: Any, query: Query, base_url: str) -> Json:  # noqa: ANN401 - as above
         """One page of bots."""
         ...
 

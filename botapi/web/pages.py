@@ -72,7 +72,7 @@ def home(_visit: Visit) -> Shown:
 
 def bots(visit: Visit) -> Shown:
     """The fleet as a table, with counts that narrow it down."""
-    found = visit.server.bots(visit.query, visit.base_url)
+    found = visit.server.bots(visit.person, visit.query, visit.base_url)
     wanted = [value for value in visit.query.get("dimension", ()) if value]
     return Page(
         "bots.html",
@@ -106,7 +106,7 @@ def bot(visit: Visit, bot_id: str) -> Shown:
 
 def tasks(visit: Visit) -> Shown:
     """Tasks, newest first."""
-    found = visit.server.tasks(visit.query)
+    found = visit.server.tasks(visit.person, visit.query)
     return Page(
         "tasks.html",
         {
