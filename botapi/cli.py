@@ -31,12 +31,17 @@ COMMANDS = {
     "settings": Target("botapi.ctl.settings:settings", "Show the settings and their origin."),
     "run": Target("botapi.ctl.run:run", "Submit a task."),
     "trigger": Target("botapi.ctl.run:run", "The original's name of run."),
+    "spawn": Target("botapi.ctl.spawn:spawn", "Submit many tasks from a file."),
     "collect": Target("botapi.ctl.collect:collect", "Wait for tasks and print their results."),
     "tasks": Target("botapi.ctl.tasks:tasks", "List tasks, newest first."),
-    "task": Target("botapi.ctl.tasks:task", "Show, follow or cancel one task."),
+    "task": Target("botapi.ctl.tasks:task", "Show, follow, cancel or retry one task."),
     "cancel": Target("botapi.ctl.tasks:cancel", "Cancel tasks."),
+    "cancel-tasks": Target("botapi.ctl.tasks:cancel_tasks", "Cancel what a filter finds."),
+    "reproduce": Target("botapi.ctl.reproduce:reproduce", "Run a task's command on this machine."),
     "bots": Target("botapi.ctl.bots:bots", "List or count bots."),
     "bot": Target("botapi.ctl.bots:bot", "Show one bot or its events; keep it from work."),
+    "terminate": Target("botapi.ctl.bots:terminate", "Ask a bot to exit."),
+    "delete-bots": Target("botapi.ctl.bots:delete_bots", "Forget bots that are gone."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),
     "config": Target("botapi.ctl.config:config", "Check, apply and roll back the configuration."),
     "archive": Target("botapi.ctl.archive:archive", "Keep bot archives, and roll them out."),
@@ -44,6 +49,8 @@ COMMANDS = {
     "keys": Target("botapi.ctl.keys:keys", "List, rotate and revoke the keys that sign."),
     "audit": Target("botapi.ctl.audit:audit", "List what people changed."),
     "whoami": Target("botapi.ctl.whoami:whoami", "Say who the server thinks you are."),
+    "completion": Target("botapi.ctl.completion:completion", "Print a shell's completion script."),
+    "version": Target("botapi.ctl.version:version", "Print the version of skep and Python."),
 }
 
 

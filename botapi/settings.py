@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 PREFIX = "SKEP_"
 FILE_SUFFIX = "_FILE"
-FORMATS = ("table", "json", "jsonl", "id")
+FORMATS = ("table", "json", "jsonl", "csv", "id", "yaml")
 MAX_HOLD_S = 50.0
 """Longest hold of a lease call that may be set: a bot reads for 60 s (bot-api 1.11)."""
 
@@ -273,11 +273,19 @@ class Settings:
     )
     token: str = _client(_text, "", "API key of the client commands", secret="yes")  # noqa: S106
     format: str = _client(_choice(*FORMATS), "table", "output format of the client commands")
-    timeout_s: float = _client(_seconds(0.1, 3600), "30", "time one request may take")
+    timeout_s: float = _client(
+        _seconds(0.1, 3600), "30", "time one request may take", "SKEP_TIMEOUT"
+    )
     ca_bundle: Path | None = _client(
         _optional_path, "", "PEM certificates that a server's certificate is checked with"
     )
     user: str = _client(_text, "", "user that new tasks are made for", "SWARMING_USER")
+    parent_task: str = _client(
+        _text,
+        "",
+        "task that new tasks are children of; set in the environment of every task",
+        "SWARMING_TASK_ID",
+    )
 
     def __post_init__(self) -> None:
         if self.config_dir is _BELOW_DATA_DIR:
@@ -325,7 +333,7 @@ def origins(
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Variables that start with SKEP_ and mean nothing: usually typing errors."""
     known = {variable(name) for name, _ in knobs()}
-    known |= {name + FILE_SUFFIX for name in known}
+    known |= {name + FILE_SUFFIX for name in known} | {knob.alias for _, knob in knobs()}
     ours = (name for name in environ if name.startswith(PREFIX))
     return sorted(name for name in ours if name not in known and not name.startswith(_FOREIGN))
 

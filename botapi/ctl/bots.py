@@ -1,16 +1,21 @@
-"""`skep bots` and `skep bot show|events|quarantine|release`."""
+"""`skep bots`, `skep bot show|events|tasks|quarantine|release`, `terminate`, `delete-bots`."""
 
 from typing import Any
 
 import click
 
-from botapi.ctl import output
+from botapi.ctl import exits, output, waiting
+from botapi.ctl.asking import confirm
+from botapi.ctl.cancel_many import delete_each
 from botapi.ctl.command import Invocation, client_command
+from botapi.ctl.errors import Conflict, Invalid, TimedOut
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import segment
-from botapi.ctl.output import Column, Listing, as_cell, key
-from botapi.ctl.paging import show_pages
-from botapi.ctl.params import equals
+from botapi.ctl.output import Column, Listing, key
+from botapi.ctl.paging import NothingMatched, read_pages, show_pages
+from botapi.ctl.params import duration, equals
+from botapi.ctl.task_filters import as_query, task_filters
+from botapi.ctl.tasks import TASKS
 
 STATUSES = ("busy", "idle", "maintenance", "quarantined", "dead")
 
@@ -31,14 +36,14 @@ BOTS = Listing(
         Column("dimensions", _dimensions),
     ),
 )
+DELETED = Listing("bot", (key("bot_id"), key("deleted")))
 EVENTS = Listing(
     "event",
     (key("event_id"), key("at"), key("event"), key("task_id"), key("message")),
 )
 
 
-@click.command()
-@click.option(
+_dimensions_option = click.option(
     "-d",
     "-dimension",
     "--dimension",
@@ -47,33 +52,52 @@ EVENTS = Listing(
     multiple=True,
     help="k=v, v may be a|b; repeat for and.",
 )
-@click.option("--status", type=click.Choice(STATUSES), help="Only bots of this status.")
+_q = click.option("-q", "q", metavar="FILTER", help="Filter, such as 'os:linux -status:dead'.")
+_status = click.option("--status", type=click.Choice(STATUSES), help="Only bots of this status.")
+
+
+@click.command()
+@_q
+@_dimensions_option
+@_status
 @click.option("-bare", "--bare", is_flag=True, help="Ids only.")
 @click.option("-count", "--count", is_flag=True, help="Only how many of each status.")
 @click.option("-limit", "--limit", type=click.IntRange(min=1), default=1000, show_default=True)
 @client_command
 def bots(
     call: Invocation,
-    dimensions: tuple[tuple[str, str], ...],
-    status: str | None,
     bare: bool,  # noqa: FBT001 - an option
     count: bool,  # noqa: FBT001
     limit: int,
+    **asked: Any,
 ) -> int:
-    """List bots by id, or count them."""
-    filters = [("dimension", f"{name}:{value}") for name, value in dimensions]
-    filters += [("status", status)] if status else []
+    """List bots by id, or count them.
+
+    \b
+    skep bots -q 'pool:ci status:quarantined seen:>1h'
+    skep bots -d os=Linux --cols bot_id,dimensions.cores,state.disk.free_mb
+    """
+    filters = _filters(**asked)
     if count:
         return _count(call, filters)
     return show_pages(call, BOTS, "/bots", filters, limit, "id" if bare else "")
 
 
+def _filters(
+    q: str | None, dimensions: tuple[tuple[str, str], ...], status: str | None = None
+) -> list[tuple[str, str]]:
+    """The parameters of `GET /bots`."""
+    filters = [("q", q)] if q else []
+    filters += [("dimension", f"{name}:{value}") for name, value in dimensions]
+    return filters + ([("status", status)] if status else [])
+
+
 def _count(call: Invocation, filters: list[tuple[str, str]]) -> int:
-    counts: dict[str, Any] = call.client.get("bots", "/bots", [*filters, ("limit", 1)])["counts"]
-    if call.form in {"json", "jsonl"}:
-        output.write_json(counts)
-    else:
-        output.show_pairs({as_cell(name): as_cell(number) for name, number in counts.items()})
+    """By status where the server counts so, else one number."""
+    exactly = [("count", "exact")] if dict(filters).get("q") else []
+    found = call.client.get("bots", "/bots", [*filters, *exactly, ("limit", "1")])
+    counts = found["counts"] or {"count": found["count"], "count_kind": found["count_kind"]}
+    output.show_item(call.form, "count", str(found.get("count", "")), counts)
     return Exit.DONE
 
 
@@ -100,6 +124,19 @@ def events(call: Invocation, bot_id: str, limit: int) -> int:
     return show_pages(call, EVENTS, f"/bots/{segment(bot_id)}/events", [], limit)
 
 
+@bot.command("tasks")
+@click.argument("bot_id", metavar="ID")
+@task_filters
+@click.option("-limit", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@client_command
+def tasks_of(call: Invocation, bot_id: str, limit: int, bot: str | None, **asked: Any) -> int:
+    """List the tasks that a bot ran or runs, newest first."""
+    if bot:
+        raise Invalid("--bot", "the bot is named already", "leave it out")
+    path = f"/bots/{segment(bot_id)}/tasks"
+    return show_pages(call, TASKS, path, as_query(**asked), limit)
+
+
 @bot.command()
 @click.argument("bot_id", metavar="ID")
 @click.option("--reason", required=True, help="Why; it is shown and kept in the audit record.")
@@ -123,3 +160,84 @@ def _steer(call: Invocation, bot_id: str, verb: str, reason: str) -> None:
         f"{verb} {bot_id}", f"/bots/{segment(bot_id)}/{verb}", {"reason": reason}
     )
     output.show_item(call.form, "bot", found["bot_id"], found)
+
+
+@click.command()
+@click.argument("bot_id", metavar="ID")
+@click.option("-wait", "--wait", is_flag=True, help="Until the bot has exited.")
+@click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
+@click.option("--reason", default="", help="Why; kept in the audit record.")
+@client_command
+def terminate(
+    call: Invocation,
+    bot_id: str,
+    wait: bool,  # noqa: FBT001 - an option
+    timeout_s: float | None,
+    reason: str,
+) -> int:
+    """Ask a bot to exit when it has done what it runs, and print the id of the task that asks."""
+    path = f"/bots/{segment(bot_id)}/terminate"
+    made = call.client.ask(f"terminate {bot_id}", path, {"reason": reason})
+    task_id = made["task_id"]
+    if not wait:
+        output.show_item(_or_id(call), "task", task_id, made)
+        return Exit.DONE
+    call.note(f"task {task_id} asks {bot_id} to exit")
+    try:
+        final = waiting.until_final(
+            call.client, task_id, waiting.Patience(timeout_s), lambda _task: None
+        )
+    except waiting.OutOfTime as error:
+        raise TimedOut(bot_id, "has not exited in the time given; it is still asked to") from error
+    output.show_item(_or_id(call), "task", task_id, final)
+    is_done = final["state"] == "COMPLETED"
+    return Exit.DONE if is_done else exits.of_task(final)
+
+
+def _or_id(call: Invocation) -> str:
+    return "id" if call.form == "table" else call.form
+
+
+@click.command("delete-bots")
+@click.argument("bot_ids", nargs=-1, metavar="[ID...]")
+@_q
+@_dimensions_option
+@click.option("-force", "--force", is_flag=True, help="Also bots that are not dead.")
+@click.option("-limit", "--limit", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@client_command
+def delete_bots(
+    call: Invocation,
+    bot_ids: tuple[str, ...],
+    q: str | None,
+    dimensions: tuple[tuple[str, str], ...],
+    force: bool,  # noqa: FBT001 - an option
+    limit: int,
+    yes: bool,  # noqa: FBT001
+) -> int:
+    """Forget bots, by id or by a filter; asks first. Without --force only those that are dead."""
+    filters = _filters(q, dimensions)
+    if bool(bot_ids) == bool(filters):
+        raise Invalid("delete-bots", "give ids, or a filter with -q or -d", "one of both")
+    chosen = _named(call, bot_ids) if bot_ids else _found(call, filters, limit)
+    alive = [bot["bot_id"] for bot in chosen if bot["status"] != "dead"]
+    if alive and not force and bot_ids:
+        problem = f"{', '.join(alive[:5])}: not dead"
+        raise Conflict("delete-bots", problem, "skep terminate ID, or --force")
+    ids = [bot["bot_id"] for bot in chosen if force or bot["status"] == "dead"]
+    if not ids:
+        raise NothingMatched("bot", "no dead bot matches", "--force takes those that are alive")
+    first = ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
+    confirm(call, f"{len(ids)} bot(s) will be deleted: {first}", "delete them?", yes=yes)
+    deleted = [{"bot_id": bot_id, "deleted": True} for bot_id in delete_each(call, ids)]
+    output.show_list(call.form, DELETED, deleted, {"items": deleted})
+    return Exit.DONE
+
+
+def _named(call: Invocation, bot_ids: tuple[str, ...]) -> list[output.Json]:
+    return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
+
+
+def _found(call: Invocation, filters: list[tuple[str, str]], limit: int) -> list[output.Json]:
+    found: list[output.Json] = read_pages(call, "bots", "/bots", filters, limit)["items"]
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from botapi import settings as knobs
-from botapi.ctl import options
+from botapi.ctl import options, output
 from botapi.ctl.errors import CtlError, Invalid, plain
 from botapi.ctl.http import Client
 from botapi.settings import Settings, SettingsError
@@ -62,7 +62,9 @@ def client_command(function: Callable[..., int | None]) -> Callable[..., int | N
 def _call(
     function: Callable[..., int | None], common: dict[str, Any], given: dict[str, Any]
 ) -> int | None:
-    settings = load_settings(common)
+    to_stdout = common.get("json_output") == "-"
+    settings = load_settings(common | ({"format": "json"} if to_stdout else {}))
+    output.LOOK.set(_look(common))
     with Client(settings) as client:
         return function(Invocation(settings, client, bool(common["quiet"])), **given)
 
@@ -78,6 +80,19 @@ def load_settings(common: dict[str, Any]) -> Settings:
         raise Invalid(
             "settings", str(error), "config/README.md has the table of settings"
         ) from error
+
+
+def _look(common: dict[str, Any]) -> output.Look:
+    """How results are shown, from the common options."""
+    file = common.get("json_output")
+    cols = tuple(name.strip() for name in (common.get("cols") or "").split(","))
+    return output.Look(
+        cols=tuple(filter(None, cols)),
+        has_header=not common.get("no_header"),
+        is_wide=bool(common.get("wide")),
+        color=common.get("color"),
+        json_file=Path(file) if file and file != "-" else None,
+    )
 
 
 def _read_token(path: str) -> str:

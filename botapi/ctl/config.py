@@ -1,6 +1,5 @@
 """`skep config`: check, look at and change the configuration, and take a change back."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 from botapi.ctl import output
+from botapi.ctl.asking import is_terminal
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import CtlError, Invalid, NotFound, plain
 from botapi.ctl.exits import Exit
@@ -144,11 +144,6 @@ def rollback(
     """Put an older revision in force again, as a new one."""
     parent = _confirmed(call, {"rev": rev}, yes=yes)
     return _change(call, "/config/rollback", {"rev": rev, "reason": reason}, parent, drop)
-
-
-def is_terminal() -> bool:
-    """Is there somebody to be asked?"""
-    return sys.stdin.isatty()
 
 
 def _files(call: Invocation, folder: Path | None) -> dict[str, str]:

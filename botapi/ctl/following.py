@@ -1,5 +1,6 @@
 """Showing a person what a task does while it is watched."""
 
+from collections.abc import Callable
 from typing import Any
 
 from botapi.ctl import output, waiting
@@ -21,7 +22,13 @@ class WhyPending:
             self._said = why
 
 
-def follow_output(call: Invocation, task_id: str, patience: waiting.Patience) -> None:
+def follow_output(
+    call: Invocation,
+    task_id: str,
+    patience: waiting.Patience,
+    write: Callable[[bytes], None] = output.write_bytes,
+    offset: int = 0,
+) -> None:
     """Write a task's output to stdout until it is final; OutOfTime when patience ends."""
     pending = WhyPending(call)
 
@@ -29,5 +36,5 @@ def follow_output(call: Invocation, task_id: str, patience: waiting.Patience) ->
         if state == "PENDING":
             pending(waiting.read_task(call.client, task_id))
 
-    for piece in waiting.output_pieces(call.client, task_id, patience, idle):
-        output.write_bytes(piece)
+    for piece in waiting.output_pieces(call.client, task_id, patience, idle, offset):
+        write(piece)

@@ -37,6 +37,9 @@ ROOT = "/api/v1"
 WAIT_MAX_S = 20
 RETRY_AFTER_MAX_S = 60.0
 RETRIES = 5
+CREATED = 201
+CONNECTIONS = 8
+"""Connections that are kept, and the most calls at once of any command."""
 PATIENT_RETRIES = 10  # for held calls: a server that restarts under a long wait is awaited
 
 _BUSY = frozenset({429, 502, 503, 504})
@@ -72,12 +75,14 @@ class Answer:
 
     headers: Mapping[str, str]
     body: bytes
+    status: int = 200
 
 
 class Client:
     """One server, one API key; a connection is kept between calls."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, retries: int = RETRIES) -> None:
+        self._retries = retries
         self._base = settings.server
         self._timeout_s = settings.timeout_s
         self._headers = {"User-Agent": f"skep/{botapi.__version__}", "Accept": "application/json"}
@@ -103,13 +108,22 @@ class Client:
         """Read bytes and headers; as `get` otherwise."""
         asked = [*query, *([("wait", wait_s)] if wait_s else [])]
         suffix = "?" + urllib.parse.urlencode(asked) if asked else ""
-        retry = _retry(PATIENT_RETRIES if wait_s else RETRIES)
+        retry = _retry(PATIENT_RETRIES if wait_s else self._retries)
         return self._send(what, "GET", path + suffix, retry, wait_s=wait_s)
 
     def create(self, what: str, path: str, body: Json) -> Json:
         """POST once, however often it is sent: the call carries a key of its own."""
-        key = {"Idempotency-Key": uuid.uuid4().hex}
-        return _object(what, self._send(what, "POST", path, _retry(RETRIES), body, key))
+        return self.create_as(uuid.uuid4().hex, what, path, body)[0]
+
+    def create_as(self, key: str, what: str, path: str, body: Json) -> tuple[Json, bool]:
+        """As `create`, under a key; and is it new? The same key gives what it gave before."""
+        headers = {"Idempotency-Key": key}
+        answer = self._send(what, "POST", path, _retry(RETRIES), body, headers)
+        return _object(what, answer), answer.status == CREATED
+
+    def delete(self, what: str, path: str) -> Json:
+        """DELETE something."""
+        return _object(what, self._send(what, "DELETE", path, _retry(RETRIES)))
 
     def ask(self, what: str, path: str, body: Json, wait_s: int = 0) -> Json:
         """POST something that is harmless to repeat: a question, or "let it be canceled"."""
@@ -156,7 +170,7 @@ class Client:
         except HTTPError as error:
             raise _unreachable(self._base, error) from error
         if 200 <= reply.status < 300:
-            return Answer(reply.headers, reply.data)
+            return Answer(reply.headers, reply.data, reply.status)
         raise _refusal(what, reply)
 
 
@@ -174,8 +188,8 @@ def _pool(settings: Settings) -> urllib3.PoolManager:
         raise Invalid("SKEP_CA_BUNDLE", f"{ca_certs}: {error.strerror or error}") from error
     proxy = _proxy(address)
     if proxy:
-        return urllib3.ProxyManager(proxy, ssl_context=context)
-    return urllib3.PoolManager(ssl_context=context)
+        return urllib3.ProxyManager(proxy, ssl_context=context, maxsize=CONNECTIONS)
+    return urllib3.PoolManager(ssl_context=context, maxsize=CONNECTIONS)
 
 
 def _proxy(address: urllib.parse.SplitResult) -> str | None:

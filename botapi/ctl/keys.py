@@ -5,9 +5,9 @@ from typing import Any
 import click
 
 from botapi.ctl import output
+from botapi.ctl.asking import confirm
 from botapi.ctl.command import Invocation, client_command
-from botapi.ctl.config import is_terminal
-from botapi.ctl.errors import Invalid, NotFound
+from botapi.ctl.errors import NotFound
 from botapi.ctl.http import segment
 from botapi.ctl.output import Listing, key
 
@@ -73,13 +73,7 @@ def _confirm(call: Invocation, purpose: str, key_id: str, *, yes: bool) -> None:
     found = [item for item in items if (item["purpose"], item["key_id"]) == (purpose, key_id)]
     if not found:
         raise NotFound(f"key {key_id}", f"no {purpose} key", "skep keys list shows what there is")
-    call.note(f"revoking it stops: {found[0]['revoke_stops']}")
-    if yes:
-        return
-    if not is_terminal():
-        raise Invalid("--yes", "nobody is there to be asked", "give --yes to go on")
-    if not click.confirm("revoke it?", err=True):
-        raise Invalid(f"key {key_id}", "not revoked")
+    confirm(call, f"revoking it stops: {found[0]['revoke_stops']}", "revoke it?", yes=yes)
 
 
 def _show(call: Invocation, made: Json) -> None:

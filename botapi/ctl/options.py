@@ -9,7 +9,18 @@ from botapi.settings import FORMATS
 
 F = TypeVar("F", bound=Callable[..., object])
 
-NAMES = ("server", "token_file", "format", "debug", "quiet")
+NAMES = (
+    "server",
+    "token_file",
+    "format",
+    "json_output",
+    "cols",
+    "no_header",
+    "wide",
+    "color",
+    "debug",
+    "quiet",
+)
 
 CHECK_FOLDER = "botapi.ctl.check_folder"
 """Where click's shared `meta` has the function that checks a folder of files without a server."""
@@ -19,6 +30,19 @@ _OPTIONS = (
     click.option("--token-file", "token_file", metavar="FILE", help="File that holds the API key."),
     click.option(
         "-o", "--format", "format", type=click.Choice(FORMATS), help="Form of the results."
+    ),
+    click.option(
+        "-json-output",
+        "--json-output",
+        "json_output",
+        metavar="FILE",
+        help="Write the results as JSON to a file; - is stdout.",
+    ),
+    click.option("--cols", metavar="A,B", help="Columns of a table; a.b is a key within a key."),
+    click.option("--no-header", is_flag=True, default=None, help="No titles above a table."),
+    click.option("--wide", is_flag=True, default=None, help="Shorten no column."),
+    click.option(
+        "--color/--no-color", "color", default=None, help="Colour, whatever the terminal is."
     ),
     click.option(
         "--debug", "debug", is_flag=True, default=None, help="Add request id and trace to errors."

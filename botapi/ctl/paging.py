@@ -6,7 +6,7 @@ from typing import Any
 from botapi.ctl.command import Invocation
 from botapi.ctl.errors import CtlError
 from botapi.ctl.exits import Exit
-from botapi.ctl.output import Listing, show_list
+from botapi.ctl.output import Listing, show_item, show_list
 
 Json = dict[str, Any]
 
@@ -38,6 +38,35 @@ def read_pages(
         cursor = page.get("next_cursor")
         if not cursor or len(items) >= limit:
             return {**page, "items": items, "next_cursor": cursor}
+
+
+def read_count(
+    call: Invocation,
+    what: str,
+    path: str,
+    filters: Iterable[tuple[str, str]],
+    *,
+    is_exact: bool = True,
+) -> Json:
+    """How many there are: `count` and `count_kind`."""
+    asked = [*filters, ("count", "exact" if is_exact else "estimate"), ("limit", "1")]
+    found = call.client.get(what, path, asked)
+    return {"count": found["count"], "count_kind": found["count_kind"]}
+
+
+def counted(found: Json) -> str:
+    """A count as a person says it."""
+    words = {"exact": "", "estimate": "about ", "at_least": "at least "}
+    return f"{words[found['count_kind']]}{found['count']}"
+
+
+def show_count(
+    call: Invocation, what: str, path: str, filters: list[tuple[str, str]], *, is_exact: bool
+) -> int:
+    """Print how many there are."""
+    found = read_count(call, what, path, filters, is_exact=is_exact)
+    show_item(call.form, "count", str(found["count"]), found)
+    return Exit.DONE
 
 
 def show_pages(

@@ -1,9 +1,11 @@
-"""How values on the command line are read: durations, `k=v` and `k:v`.
+"""How values on the command line are read: durations, times, `k=v`, `k:v` and others.
 
 Each is a function that click takes as a type; BadParameter is its one error.
 """
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -41,3 +43,55 @@ def pair(separator: str) -> Callable[[str], tuple[str, str]]:
 
 equals = pair("=")
 colon = pair(":")
+
+
+_DAYS = {"today": 0, "yesterday": 1}
+_DAY = re.compile(r"(today|yesterday)(?:\s+(\d{1,2}:\d{2}(?::\d{2})?))?")
+
+
+def moment(text: str) -> str:
+    """A time in RFC 3339 and UTC, of RFC 3339, `-2h`, `now`, `yesterday 14:00` or `2026-01-31`.
+
+    A time without a zone is that of this machine.
+    """
+    now = datetime.now(UTC)  # noqa: TID251 - what a person means by now
+    if text == "now":
+        return _rfc3339(now)
+    if text.startswith("-"):
+        return _rfc3339(now - timedelta(seconds=duration(text[1:])))
+    try:
+        found = datetime.fromisoformat(_with_date(text, now))
+    except ValueError:
+        examples = "2026-01-31T14:00:00Z, -2h, today 9:30 or yesterday"
+        raise click.BadParameter(f"{text!r} is not a time such as {examples}") from None
+    return _rfc3339(found.astimezone(UTC))
+
+
+def _with_date(text: str, now: datetime) -> str:
+    """`yesterday 9:30` as a date and time."""
+    found = _DAY.fullmatch(text)
+    if found is None:
+        return text
+    day = (now.astimezone() - timedelta(days=_DAYS[found[1]])).date()
+    return f"{day.isoformat()}T{(found[2] or '00:00').zfill(5)}"
+
+
+def _rfc3339(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def optional_dimension(text: str) -> tuple[str, str, int]:
+    """Key, value and seconds of `k=v:secs`; the value may hold colons."""
+    pair_text, colon_, span = text.rpartition(":")
+    if not colon_:
+        raise click.BadParameter(f"{text!r} has not the form k=v:secs")
+    name, value = equals(pair_text)
+    return name, value, whole_duration(span)
+
+
+def pattern(text: str) -> re.Pattern[bytes]:
+    """A regular expression for the bytes of an output."""
+    try:
+        return re.compile(text.encode())
+    except re.error as error:
+        raise click.BadParameter(f"{text!r} is no regular expression: {error}") from error

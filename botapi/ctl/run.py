@@ -7,11 +7,14 @@ import click
 
 from botapi.ctl import exits, output, waiting
 from botapi.ctl.command import Invocation, client_command
-from botapi.ctl.errors import TimedOut
+from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.following import WhyPending, follow_output
-from botapi.ctl.params import colon, duration, equals, whole_duration
+from botapi.ctl.params import colon, duration, equals, optional_dimension, whole_duration
+from botapi.ctl.task_body import from_file, task_request
 
 Json = dict[str, Any]
+
+IDEMPOTENT = "Take the result of an equal task that succeeded before, if there is one."
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -72,6 +75,37 @@ Json = dict[str, Any]
     type=whole_duration,
     help="Time between the signal and the kill.",
 )
+@click.option(
+    "-optional-dimension",
+    "--optional-dimension",
+    "optional_dimensions",
+    type=optional_dimension,
+    multiple=True,
+    metavar="K=V:SECS",
+    help="What the bot must be for the first so many seconds only.",
+)
+@click.option("-idempotent", "--idempotent", is_flag=True, default=None, help=IDEMPOTENT)
+@click.option(
+    "-named-cache",
+    "--named-cache",
+    "caches",
+    type=equals,
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Folder that stays on the bot for the next task.",
+)
+@click.option(
+    "-output", "--output", "outputs", multiple=True, metavar="PATH", help="File or folder to keep."
+)
+@click.option(
+    "--secret", "secrets", type=equals, multiple=True, metavar="VAR=NAME", help="Stored secret."
+)
+@click.option("-service-account", "--service-account", help="E-mail, bot or none: acts as it.")
+@click.option("-realm", "--realm", help="project:name of its permissions.")
+@click.option("--parent", "parent_task_id", metavar="ID", help="Task that it is a child of.")
+@click.option("--max-retries", type=click.IntRange(0, 10), help="Retries after infrastructure.")
+@click.option("--file", "file", metavar="FILE", help="Read the whole request as JSON; - is stdin.")
+@click.option("--dry-run", is_flag=True, help="Submit nothing: say where it would run.")
 @click.option("-name", "--name", help="Name of the task; else the command's first word.")
 @click.option("-user", "--user", help="User the task is for (SKEP_USER).")
 @click.option("--wait", is_flag=True, help="Wait until it is final.")
@@ -84,11 +118,13 @@ Json = dict[str, Any]
     default="skep",
     help="task: exit with the task's own code, at most 125.",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @client_command
 def run(
     call: Invocation,
-    wait: bool,  # noqa: FBT001 - an option
+    file: str | None,
+    dry_run: bool,  # noqa: FBT001 - an option
+    wait: bool,  # noqa: FBT001
     follow: bool,  # noqa: FBT001
     timeout_s: float | None,
     exit_code_of: str,
@@ -101,7 +137,10 @@ def run(
     skep run -d os=Linux --tag build:7 --wait -- make test
     skep run --follow --exit-code task -- python3 -c 'print(1)'
     """
-    task = call.client.create("submit", "/tasks", task_request(call.settings.user, **asked))
+    body = _body(call, file, **asked)
+    if dry_run:
+        return _dry_run(call, body)
+    task = call.client.create("submit", "/tasks", body)
     _print_submitted(call, task, follow=follow, wait=wait)
     if not wait and not follow:
         return exits.Exit.DONE
@@ -111,34 +150,29 @@ def run(
     return exits.of_command(final) if exit_code_of == "task" else exits.of_task(final)
 
 
-def task_request(
-    default_user: str,
-    command: tuple[str, ...],
-    dimensions: tuple[tuple[str, str], ...] = (),
-    pool: str | None = None,
-    env: tuple[tuple[str, str], ...] = (),
-    env_prefixes: tuple[tuple[str, str], ...] = (),
-    tags: tuple[tuple[str, str], ...] = (),
-    user: str | None = None,
-    **given: Any,
-) -> Json:
-    """The body of `POST /tasks`; what was not given is left to the server."""
-    wanted: dict[str, list[str]] = {}
-    for name, value in [*dimensions, *([("pool", pool)] if pool else [])]:
-        wanted.setdefault(name, []).append(value)
-    prefixes: dict[str, list[str]] = {}
-    for name, value in env_prefixes:
-        prefixes.setdefault(name, []).append(value)
-    body: Json = {
-        "command": list(command),
-        "dimensions": wanted,
-        "env": dict(env),
-        "env_prefixes": prefixes,
-        "tags": [f"{name}:{value}" for name, value in tags],
-        "user": user or default_user,
-    }
-    body |= given
-    return {name: value for name, value in body.items() if value not in (None, "", {}, [])}
+def _body(call: Invocation, file: str | None, user: str | None, **asked: Any) -> Json:
+    """The request, from a file or from the options. Raises Invalid."""
+    defaults = {"user": call.settings.user, "parent_task_id": call.settings.parent_task}
+    given = {name: value for name, value in asked.items() if value not in (None, (), "")}
+    if file is not None:
+        if given:
+            words = ", ".join(sorted(given))
+            raise Invalid("--file", f"says everything already, beside {words}", "give one of both")
+        return from_file(file, defaults | ({"user": user} if user else {}))
+    if not asked["command"]:
+        raise Invalid("skep run", "no command", "skep run [OPTIONS] -- COMMAND [ARGUMENTS]")
+    asked["outputs"] = list(asked["outputs"])
+    return task_request(defaults, user=user, **asked)
+
+
+def _dry_run(call: Invocation, body: Json) -> int:
+    """Say what would be stored, and which bots could run it."""
+    found = call.client.ask("dry run", "/tasks?dry_run=1", body)
+    output.show_item(call.form, "dry_run", "", found)
+    counts = found["matching_bots"]
+    for index, count in enumerate(counts):
+        call.note(f"slice {index + 1} of {len(counts)}: {count} known bot(s) match")
+    return exits.Exit.DONE if any(counts) else exits.Exit.INFRASTRUCTURE
 
 
 def summary(task: Json) -> str:
@@ -156,9 +190,9 @@ def summary(task: Json) -> str:
 def _print_submitted(call: Invocation, task: Json, *, follow: bool, wait: bool) -> None:
     if follow:
         call.note(f"task {task['task_id']}")
-    elif call.form == "json":
+    elif call.form in {"json", "yaml"} or output.LOOK.get().json_file:
         if not wait:
-            output.write_json(task)
+            output.show_item(call.form, "task", task["task_id"], task)
     elif call.form == "jsonl":
         output.write_record("start", task)
         if not wait:
@@ -184,8 +218,8 @@ def _watch(call: Invocation, task: Json, watch: Callable[[], Json]) -> Json:
 def _wait(call: Invocation, task_id: str, timeout_s: float | None) -> Json:
     patience = waiting.Patience(timeout_s)
     final = waiting.until_final(call.client, task_id, patience, WhyPending(call))
-    if call.form == "json":
-        output.write_json(final)
+    if call.form in {"json", "yaml"} or output.LOOK.get().json_file:
+        output.show_item(call.form, "task", task_id, final)
     elif call.form == "jsonl":
         output.write_record("task", final)
         output.write_record("summary", {"count": 1})

@@ -11,16 +11,35 @@ from rich.text import Text
 
 
 def show_table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    file: TextIO | None = None,
+    *,
+    is_wide: bool = False,
+    color: bool | None = None,
 ) -> None:
     """Print a table; the first column is never shortened, the others to the width.
 
     rich takes the width away from columns that may wrap; their cells do not wrap all the same.
+    With `is_wide` nothing is shortened. `color` None is what terminal and NO_COLOR say.
     """
     table = Table(box=box.SIMPLE_HEAD, show_header=any(titles), pad_edge=False)
     for index, title in enumerate(titles):
-        table.add_column(title, no_wrap=index == 0)
+        table.add_column(title, no_wrap=index == 0 or is_wide)
     for first, *others in rows:
         cells = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in others)
         table.add_row(Text(first), *cells)
-    Console(file=file or sys.stdout).print(table)
+    console = Console(
+        file=file or sys.stdout,
+        force_terminal=color,
+        no_color=None if color is None else not color,
+    )
+    if is_wide:
+        console.width = max(console.width, _width(titles, rows))
+    console.print(table, soft_wrap=is_wide)
+
+
+def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """What the widest row takes, with what stands between the columns."""
+    widest = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    return sum(widest) + 3 * len(widest)

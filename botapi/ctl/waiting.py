@@ -85,14 +85,17 @@ def collect(client: Client, task_ids: Sequence[str], known_final: int, wait_s: i
 
 
 def output_pieces(
-    client: Client, task_id: str, patience: Patience | None, idle: Callable[[str], None]
+    client: Client,
+    task_id: str,
+    patience: Patience | None,
+    idle: Callable[[str], None],
+    offset: int = 0,
 ) -> Iterator[bytes]:
-    """A task's output from its start, piece by piece.
+    """A task's output from `offset` on, piece by piece.
 
     With `patience` until the task is final (OutOfTime before), else what is there now.
     `idle` gets the task's state when a call brought nothing.
     """
-    offset = 0
     while True:
         hold_s = patience.next_hold_s() if patience else 0
         answer = client.read(
