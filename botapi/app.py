@@ -47,6 +47,7 @@ from botapi.scheduler.last_seen import LastSeen
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.scheduler.sweeps import Sweeps
+from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store import codec
 from botapi.store.failpoints import FailingStore, parse
@@ -114,6 +115,11 @@ def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
     return DiskBlobs(settings.data_dir / "blobs", settings.blobs_max, clock)
 
 
+def open_vault(settings: Settings, rng: Rng) -> Vault:
+    """The store of secrets with its key file, which is read when it is needed first."""
+    return Vault(settings.secrets_keys or settings.data_dir / "secrets.keys", rng)
+
+
 def memory_store(concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
     """A store that forgets everything at the end: tests and trials."""
     return MemoryStore(concurrency, clock, rng)
@@ -139,6 +145,7 @@ def build(
     watcher = _watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
+    vault = open_vault(settings, rng)
     blobs = Transfers(open_blobs(settings, clock), concurrency)
     last_seen = LastSeen(store, settings.seen_flush_s)
     news = _News(config, archives, offers, directory, store)
@@ -174,6 +181,7 @@ def build(
         offers=offers,
         last_seen=last_seen,
         blobs=blobs,
+        vault=vault,
         directory=directory,
     )
     return Parts(
@@ -201,6 +209,7 @@ def build(
             archives=archives,
             last_seen=last_seen,
             blobs=blobs,
+            vault=vault,
             directory=directory,
         ),
         stop=[unsubscribe, unsubscribe_directory, keys.close, config.close, archives.close],

@@ -40,6 +40,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
+from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store.protocol import Store
 from botapi.transactions.enrol_bot import read_bootstrap_token
@@ -149,6 +150,7 @@ class BotServer:
     offers: Offers
     last_seen: LastSeen
     blobs: Transfers
+    vault: Vault
     directory: Directory
     polls: RecentPolls = field(default_factory=RecentPolls)
     sessions: KnownSessions = field(default_factory=KnownSessions)

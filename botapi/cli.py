@@ -47,6 +47,7 @@ COMMANDS = {
     "archive": Target("botapi.ctl.archive:archive", "Keep bot archives, and roll them out."),
     "release": Target("botapi.cfg.release_tool:release", "Sign bot archives; asks no server."),
     "keys": Target("botapi.ctl.keys:keys", "List, rotate and revoke the keys that sign."),
+    "secret": Target("botapi.ctl.secret:secret", "Keep the secrets that tasks may name."),
     "audit": Target("botapi.ctl.audit:audit", "List what people changed."),
     "whoami": Target("botapi.ctl.whoami:whoami", "Say who the server thinks you are."),
     "completion": Target("botapi.ctl.completion:completion", "Print a shell's completion script."),

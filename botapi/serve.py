@@ -32,6 +32,7 @@ from botapi.cfg import first_bots_cfg
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets, Threads
 from botapi.domain.permissions import Role
+from botapi.secrets.key_file import KeyFileError, make_key_file
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError
@@ -102,7 +103,8 @@ def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
         if not bots_cfg.exists():
             bots_cfg.write_text(first_bots_cfg.TEXT, encoding="utf-8")
         store = composition.open_store(chosen, Threads(), clock, rng)
-    except (OSError, StoreError) as error:
+        make_key_file(composition.open_vault(chosen, rng).path, rng)
+    except (OSError, StoreError, KeyFileError) as error:
         _fail(str(error), FAILED)
     try:
         if store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1) and not new_admin_key:

@@ -259,6 +259,11 @@ class Settings:
     blob_retention_days: int = _server(
         _whole(1, 36500), "7", "days that a blob is kept which no kept task refers to"
     )
+    secrets_keys: Path | None = _server(
+        _optional_path,
+        "",
+        "file with the keys that secrets are sealed with; empty is `secrets.keys` in `data_dir`",
+    )
     log_format: str = _derived(
         _log_format, "console on a terminal, else json", "form of a log line", _terminal_log_format
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from botapi.api import access
 from botapi.api.parts import ApiParts
-from botapi.api.task_secrets import check_secrets
+from botapi.api.task_secrets import SealedBytes, check_secrets, seal_bytes
 from botapi.domain.deduplication import properties_hash
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import new_request_id, parse_task_id, run_id
@@ -24,6 +24,7 @@ from botapi.domain.task import Slice, Task, TaskRequest
 from botapi.domain.task_tags import all_tags
 from botapi.domain.task_templates import CHANCES, apply_template, chosen
 from botapi.store import codec
+from botapi.store.protocol import Txn
 from botapi.transactions.create_task import Also, Created, TaskIdTaken, create_task, created_before
 
 MAX_DRAWS = 50
@@ -67,7 +68,10 @@ def make_task(
         return _made_before(parts, before)
     if check_capacity is not None:
         check_capacity(draft)
-    created, request = _stored(parts, draft)
+    sealed = seal_bytes(parts, new)
+    if sealed is not None:
+        draft = replace(draft, secret_bytes_ref=sealed.ref)
+    created, request = _stored(parts, draft, sealed)
     return (
         Made(request, created.task, is_new=True)
         if created.is_new
@@ -179,7 +183,9 @@ def _ended(task_id: str) -> Refusal:
     return Refusal(Code.FAILED_PRECONDITION, said)
 
 
-def _stored(parts: ApiParts, draft: TaskRequest) -> tuple[Created, TaskRequest]:
+def _stored(
+    parts: ApiParts, draft: TaskRequest, sealed: SealedBytes | None
+) -> tuple[Created, TaskRequest]:
     for _ in range(MAX_DRAWS):
         now_ms = parts.clock.now_ms()
         task_id = name_of(new_request_id(now_ms, parts.rng.randbits(16)))
@@ -191,7 +197,7 @@ def _stored(parts: ApiParts, draft: TaskRequest) -> tuple[Created, TaskRequest]:
                 request,
                 request_uuid=request.request_uuid,
                 nonce=entry_id,
-                also=_audit(request, entry_id),
+                also=_beside(parts, request, entry_id, sealed),
             )
         except TaskIdTaken:
             continue
@@ -199,7 +205,10 @@ def _stored(parts: ApiParts, draft: TaskRequest) -> tuple[Created, TaskRequest]:
     raise Refusal(Code.RESOURCE_EXHAUSTED, "no free task id in this moment; try again")
 
 
-def _audit(request: TaskRequest, entry_id: str) -> Also:
+def _beside(
+    parts: ApiParts, request: TaskRequest, entry_id: str, sealed: SealedBytes | None
+) -> Also:
+    """The audit entry and the sealed secret bytes, in the transaction of the task."""
     entry = codec.audit_doc(
         at_ms=request.created_ms,
         entry_id=entry_id,
@@ -210,4 +219,10 @@ def _audit(request: TaskRequest, entry_id: str) -> Also:
         before="",
         after="PENDING",
     )
-    return lambda txn: txn.put(codec.AUDIT, entry)
+
+    def put(txn: Txn) -> None:
+        txn.put(codec.AUDIT, entry)
+        if sealed is not None:
+            sealed.put(txn, request, parts.settings.task_retention_days)
+
+    return put

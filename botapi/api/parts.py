@@ -15,6 +15,7 @@ from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.scheduler.last_seen import LastSeen
+from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store.protocol import Store
 
@@ -40,6 +41,7 @@ class ApiParts:
     archives: Releases
     last_seen: LastSeen
     blobs: Transfers
+    vault: Vault
     directory: Directory
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)

@@ -25,6 +25,7 @@ from botapi.api import (
     people,
     problems,
     queries,
+    secrets,
     tasks,
     users,
     why_pending,
@@ -426,6 +427,32 @@ def revoke_key(call: Call, purpose: str) -> Answer:
     return Answer(keys.revoke(call.server, purpose, call.person.name, body))
 
 
+def list_secrets(call: Call) -> Answer:
+    """`GET /secrets`."""
+    queries.check_names(call.query, ())
+    return Answer(secrets.listed(call.server, call.person.caller))
+
+
+def put_secret(call: Call, name: str) -> Answer:
+    """`PUT /secrets/<name>`."""
+    queries.check_names(call.query, ())
+    body = secrets.SECRET_BODY.read(call.body)
+    return Answer(secrets.put(call.server, call.person.caller, call.person.name, name, body))
+
+
+def delete_secret(call: Call, name: str) -> Answer:
+    """`DELETE /secrets/<name>`."""
+    queries.check_names(call.query, ("reason",))
+    why = queries.last(call.query, "reason")
+    return Answer(secrets.delete(call.server, call.person.caller, call.person.name, name, why))
+
+
+def rotate_secrets(call: Call) -> Answer:
+    """`POST /secrets/rotate`."""
+    queries.check_names(call.query, ())
+    return Answer(secrets.rotate(call.server, secrets.ROTATE_BODY.read(call.body)))
+
+
 def list_audit(call: Call) -> Answer:
     """`GET /audit`."""
     return Answer(call.server.audit(call.query))
@@ -517,6 +544,12 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     "/keys": {"GET": Route(list_keys, Needs(P.ADMINISTER))},
     "/keys/<purpose>/rotate": {"POST": Route(rotate_keys, Needs(P.ADMINISTER))},
     "/keys/<purpose>/revoke": {"POST": Route(revoke_key, Needs(P.ADMINISTER))},
+    "/secrets": {"GET": Route(list_secrets, Needs(P.VIEW_SECRETS, On.ITEMS))},
+    "/secrets/rotate": {"POST": Route(rotate_secrets, Needs(P.ADMINISTER))},
+    "/secrets/<name>": {
+        "PUT": Route(put_secret, Needs(P.CHANGE_SECRETS, On.ITEMS)),
+        "DELETE": Route(delete_secret, Needs(P.CHANGE_SECRETS, On.ITEMS)),
+    },
     "/audit": {"GET": Route(list_audit, Needs(P.VIEW_AUDIT))},
     "/": {},
     "/<path:rest>": {},

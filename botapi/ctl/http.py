@@ -135,6 +135,16 @@ class Client:
         retry = _retry(RETRIES, allowed_methods=frozenset({"GET"}))
         return _object(what, self._send(what, "POST", path, retry, body))
 
+    def put(self, what: str, path: str, body: Json) -> Json:
+        """PUT: the same again comes to the same."""
+        return _object(what, self._send(what, "PUT", path, _retry(RETRIES), body))
+
+    def delete(self, what: str, path: str, query: Query = ()) -> Json:
+        """DELETE; a repeat after a lost answer may find nothing any more."""
+        suffix = "?" + urllib.parse.urlencode([*query]) if query else ""
+        retry = _retry(RETRIES, allowed_methods=frozenset({"GET"}))
+        return _object(what, self._send(what, "DELETE", path + suffix, retry))
+
     def upload(self, what: str, path: str, content: bytes, query: Query = ()) -> Json:
         """POST a file that the server keeps once, however often it is sent."""
         place = f"{path}?{urllib.parse.urlencode([*query])}"

@@ -1,5 +1,6 @@
 """Turn a lease into a manifest, exactly once (bot-api 4)."""
 
+import base64
 import logging
 from dataclasses import asdict, replace
 from typing import Any, assert_never
@@ -11,8 +12,12 @@ from botapi.domain.claim import Attempt, Run, Skip, Terminate
 from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_lease_id, parse_task_id, run_id
-from botapi.domain.task import Slice, TaskRequest
+from botapi.domain.task import Slice, Task, TaskRequest
+from botapi.secrets.envelope import BadSeal, Place, Sealed
+from botapi.secrets.key_file import KeyFileError
+from botapi.secrets.vault import task_place
 from botapi.transactions.claim_slice import BotVanished, Claim, Claimed, claim_slice
+from botapi.transactions.release_secrets import release_secrets
 from botapi.transactions.update_bot import state_problem
 
 EXTRA_LIFE_MS = 300_000
@@ -57,7 +62,7 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
         case Terminate():
             return Reply({"cmd": "terminate", "task_id": run_id(wanted.task_id)})
         case Run():
-            return _run(server, call, claimed)
+            return _run(server, call, claimed, is_ours=request.skep is not None)
         case _:
             assert_never(claimed.decision)
 
@@ -106,7 +111,7 @@ def _checked(call: BotCall, request: ClaimRequest) -> Claim:
     )
 
 
-def _run(server: BotServer, call: BotCall, claimed: Claimed) -> Reply:
+def _run(server: BotServer, call: BotCall, claimed: Claimed, *, is_ours: bool) -> Reply:
     if claimed.request is None or claimed.task is None or claimed.bot is None:
         raise Refusal(Code.INTERNAL, "a claimed task without a request")
     index = claimed.task.slice_index
@@ -117,14 +122,52 @@ def _run(server: BotServer, call: BotCall, claimed: Claimed) -> Reply:
         session,
         bot_config=replace(session.bot_config, expiry_ms=call.call.now_ms + life_ms),
     )
+    secrets = _secrets(server, claimed.task, claimed.request, is_ours=is_ours)
     return Reply(
         {
             "cmd": "run",
             "session": server.token(session),
             "task_id": run_id(claimed.task.task_id),
-            "manifest": manifest(claimed.request, index, call),
+            "manifest": manifest(claimed.request, index, call) | secrets,
         }
     )
+
+
+def _secrets(
+    server: BotServer, task: Task, request: TaskRequest, *, is_ours: bool
+) -> dict[str, object]:
+    """The keys of the manifest with what the run may know (bot-api 4.4, docs/secrets.md).
+
+    Named secrets go to bots of ours only: others would put them where they can be read.
+    What cannot be had is named, and such a bot ends the run.
+    """
+    if not request.secrets and not request.secret_bytes_ref:
+        return {}
+    released = release_secrets(server.store, task, request)
+    opened = {
+        variable: _opened(server, secret.place, secret.sealed) if secret is not None else None
+        for variable, secret in released.named.items()
+    }
+    found: dict[str, object] = {}
+    missing = sorted(variable for variable, value in opened.items() if value is None)
+    if request.secret_bytes_ref and request.slices[task.slice_index].has_secret_bytes:
+        place = task_place(request.secret_bytes_ref)
+        own = _opened(server, place, released.task_secret) if released.task_secret else None
+        missing += ["secret_bytes"] * (own is None)
+        found |= {"secret_bytes": own} if own is not None else {}
+    if is_ours:
+        said = {variable: value for variable, value in opened.items() if value is not None}
+        found["skep"] = {"secrets": said, "secrets_missing": missing}
+    return found
+
+
+def _opened(server: BotServer, place: Place, sealed: Sealed) -> str | None:
+    """The value in base64; None when it does not open."""
+    try:
+        return base64.b64encode(server.vault.open(place, sealed)).decode()
+    except (BadSeal, KeyFileError) as error:
+        log.warning("a secret cannot be released: %s", error)
+        return None
 
 
 def manifest(request: TaskRequest, index: int, call: BotCall) -> dict[str, object]:

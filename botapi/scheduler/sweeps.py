@@ -20,6 +20,7 @@ from botapi.scheduler.follow_ups import FollowUps
 from botapi.scheduler.known_bots import any_bot
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
 from botapi.scheduler.rollout import Rollouts
+from botapi.secrets.vault import OF_TASKS
 from botapi.settings import Settings
 from botapi.store import codec
 from botapi.store.protocol import (
@@ -61,7 +62,7 @@ MAX_PASSES = 16
 """Looks at the timers in one go: what is done may set more in motion."""
 OVERRAN = "it went on long after its limits"
 DELETE_PIECES = 100
-EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT)
+EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT, OF_TASKS)
 _END = "\U0010ffff"
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,164 @@
+"""The secrets in the store: named ones, and the secret bytes of single tasks."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botapi.clock import Rng
+from botapi.secrets.envelope import KeyEncryptionKeys, Place, Sealed
+from botapi.secrets.key_file import read_keys
+from botapi.store.protocol import Doc, Key, ReadTxn, Store, join_key
+
+NAMED = "secret"
+"""Kind of named secrets, by name."""
+OF_TASKS = "tsecret"
+"""Kind of the secret bytes of tasks, by an id that the request names."""
+MIN_VALUE_BYTES = 4
+"""Shorter values could not be told from ordinary output."""
+MAX_VALUE_BYTES = 64 * 1024
+MAX_POOLS = 100
+ANY_POOL = "*"
+PAGE = 500
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A named secret without its value. Tasks of its `pools` may have it (`*`: of any)."""
+
+    name: str
+    version: int
+    pools: tuple[str, ...]
+    created_ms: int
+    changed_ms: int
+    changed_by: str
+    sealed: Sealed
+
+    @property
+    def place(self) -> Place:
+        """What its seal is bound to."""
+        return Place("secret", self.name, self.version)
+
+    def is_for(self, pool: str) -> bool:
+        """May tasks of this pool have it?"""
+        return pool in self.pools or ANY_POOL in self.pools
+
+
+class Vault:
+    """Seals and opens with the keys of a file, which is read when it is needed."""
+
+    def __init__(self, path: Path, rng: Rng) -> None:
+        self.path = path
+        self._rng = rng
+        self._known: tuple[tuple[int, int], KeyEncryptionKeys] | None = None
+
+    def keys(self) -> KeyEncryptionKeys:
+        """The keys as they are in the file now. Raises KeyFileError."""
+        try:
+            info = self.path.stat()
+        except OSError:
+            return read_keys(self.path)
+        seen = (info.st_mtime_ns, info.st_ino)
+        if self._known is None or self._known[0] != seen:
+            self._known = (seen, read_keys(self.path))
+        return self._known[1]
+
+    def seal(self, place: Place, value: bytes) -> Sealed:
+        """Raises KeyFileError."""
+        return self.keys().seal(place, value, self._rng)
+
+    def open(self, place: Place, sealed: Sealed) -> bytes:
+        """Raises BadSeal, KeyFileError."""
+        return self.keys().open(place, sealed)
+
+    def rewrap(self, place: Place, sealed: Sealed) -> Sealed:
+        """Raises BadSeal, KeyFileError."""
+        return self.keys().rewrap(place, sealed, self._rng)
+
+
+def name_problem(name: str) -> str:
+    """What is wrong with the name of a secret; empty when nothing is."""
+    if _NAME.fullmatch(name) is None:
+        return "is no name for a secret: use 1 to 100 letters, digits, _ . -"
+    return ""
+
+
+def secret_doc(secret: Secret) -> Doc:
+    """Kind `secret`: the ciphertext and who may have it; never a value."""
+    body = {
+        "version": secret.version,
+        "pools": list(secret.pools),
+        "created_ms": secret.created_ms,
+        "changed_ms": secret.changed_ms,
+        "changed_by": secret.changed_by,
+        "sealed": _sealed_body(secret.sealed),
+    }
+    return Doc(join_key(secret.name), body)
+
+
+def read_secret(name: str, doc: Doc) -> Secret:
+    """The secret in a document of kind `secret`."""
+    body = doc.body
+    return Secret(
+        name=name,
+        version=body["version"],
+        pools=tuple(body["pools"]),
+        created_ms=body["created_ms"],
+        changed_ms=body["changed_ms"],
+        changed_by=body["changed_by"],
+        sealed=_sealed(body["sealed"]),
+    )
+
+
+def secret_of(reads: ReadTxn | Store, name: str) -> Secret | None:
+    """The secret of this name; None when there is none."""
+    if name_problem(name):
+        return None
+    (doc,) = reads.get(NAMED, join_key(name))
+    return None if doc is None else read_secret(name, doc)
+
+
+def all_secrets(store: Store) -> Iterator[Secret]:
+    """Every named secret, by name."""
+    lo = ""
+    while True:
+        docs = store.scan(NAMED, lo, "\U0010ffff", limit=PAGE)
+        for doc in docs:
+            yield read_secret(doc.key, doc)
+        if len(docs) < PAGE:
+            return
+        lo = docs[-1].key + "\0"
+
+
+def task_secret_doc(ref: str, sealed: Sealed, expire_at: int) -> Doc:
+    """Kind `tsecret`: the secret bytes of a task and of its retries, until `expire_at` (ms)."""
+    return Doc(join_key(ref), {"sealed": _sealed_body(sealed)}, expire_at=expire_at)
+
+
+def read_task_secret(doc: Doc) -> Sealed:
+    """The seal in a document of kind `tsecret`."""
+    return _sealed(doc.body["sealed"])
+
+
+def task_place(ref: str) -> Place:
+    """What the seal of a task's secret bytes is bound to."""
+    return Place("task", ref, 1)
+
+
+def task_secret_key(ref: str) -> Key:
+    """Key of kind `tsecret`."""
+    return join_key(ref)
+
+
+def _sealed_body(sealed: Sealed) -> dict[str, Any]:
+    return {
+        "key_id": sealed.key_id,
+        "wrapped_key": sealed.wrapped_key,
+        "ciphertext": sealed.ciphertext,
+    }
+
+
+def _sealed(body: dict[str, Any]) -> Sealed:
+    return Sealed(body["key_id"], body["wrapped_key"], body["ciphertext"])
