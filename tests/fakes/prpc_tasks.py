@@ -58,6 +58,7 @@ class Tasks:
         self.swarming = swarming
         self.parts = parts
         self.make_bot = make_bot
+        self.bot = None
         self.clock = clock
 
     def made(self, *slices, **more):
@@ -66,18 +67,18 @@ class Tasks:
         assert not answer.code, answer.text
         return answer.reply["taskId"]
 
-    def claimed(self, *slices, bot=None, **more):
-        """Running; its run id and its bot."""
+    def claimed(self, *slices, **more):
+        """Running on `vm1`; its run id and the bot."""
         task_id = self.made(*slices, **more)
-        bot = bot or self.make_bot("vm1").start()
+        bot = self.bot = self.bot or self.make_bot("vm1").start()
         claimed = bot.claim(bot.update()["lease"])
         assert claimed["cmd"] == "run", claimed
         assert claimed["task_id"][:-1] == task_id[:-1]
         return claimed["task_id"], bot
 
-    def finished(self, *slices, exit_code=0, output=b"", bot=None, end=None, **more):
+    def finished(self, *slices, exit_code=0, output=b"", end=None, **more):
         """Ended by its bot; its task id."""
-        run_id, bot = self.claimed(*slices, bot=bot, **more)
+        run_id, bot = self.claimed(*slices, **more)
         self.clock.advance(1)
         bot.finish(run_id, output, exit_code=exit_code, **(end or {}))
         assert bot.status == 200, bot.text
