@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from botapi.ctl import output
+from botapi.ctl.asking import confirm, is_terminal
 from botapi.ctl.command import Invocation, client_command
-from botapi.ctl.config import is_terminal
 from botapi.ctl.errors import Invalid
 from botapi.ctl.http import segment
 from botapi.ctl.output import Listing, key
@@ -87,11 +87,7 @@ def list_(call: Invocation) -> None:
 @client_command
 def remove(call: Invocation, name: str, reason: str, yes: bool) -> None:  # noqa: FBT001 - an option
     """Remove NAME. Tasks that name it fail when a bot takes them."""
-    if not yes:
-        if not is_terminal():
-            raise Invalid("--yes", "nobody is there to be asked", "give --yes to go on")
-        if not click.confirm(f"remove secret {name}?", err=True):
-            raise Invalid(f"secret {name}", "not removed")
+    confirm(call, f"secret {name}", "remove it?", yes=yes)
     query = (("reason", reason),) if reason else ()
     call.client.delete(f"secret {name}", f"/secrets/{segment(name)}", query)
     call.note(f"secret {name} is removed")
