@@ -39,7 +39,7 @@ def _sum(varints: bytes) -> ItemSet:
     for byte in varints:
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte & 0x80:
+        if byte & 0x80 and value <= MAX_SIZE:
             continue
         size += value
         count, total = count + 1, total + size
