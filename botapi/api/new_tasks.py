@@ -25,7 +25,16 @@ from botapi.domain.task_tags import all_tags
 from botapi.domain.task_templates import CHANCES, apply_template, chosen
 from botapi.store import codec
 from botapi.store.protocol import Txn
-from botapi.transactions.create_task import Also, Created, TaskIdTaken, create_task, created_before
+from botapi.transactions.create_task import (
+    Also,
+    Created,
+    Original,
+    ParentEnded,
+    TaskIdTaken,
+    create_task,
+    created_before,
+    find_original,
+)
 
 MAX_DRAWS = 50
 """Ids drawn before giving up: 65,536 are there for each millisecond."""
@@ -66,12 +75,13 @@ def make_task(
     before = created_before(parts.store, draft.authenticated, draft.request_uuid, draft.created_ms)
     if before is not None:
         return _made_before(parts, before)
-    if check_capacity is not None:
+    original = _original(parts, draft)
+    if check_capacity is not None and original is None:
         check_capacity(draft)
     sealed = seal_bytes(parts, new)
     if sealed is not None:
         draft = replace(draft, secret_bytes_ref=sealed.ref)
-    created, request = _stored(parts, draft, sealed)
+    created, request = _stored(parts, draft, original, sealed)
     return (
         Made(request, created.task, is_new=True)
         if created.is_new
@@ -183,8 +193,16 @@ def _ended(task_id: str) -> Refusal:
     return Refusal(Code.FAILED_PRECONDITION, said)
 
 
+def _original(parts: ApiParts, draft: TaskRequest) -> Original | None:
+    """A finished task whose result may stand for this one's (bot-api 10.5)."""
+    if not any(slice_.properties_hash for slice_ in draft.slices):
+        return None
+    reusable_ms = 1000 * parts.config.cached().fleet.reusable_task_age_s
+    return find_original(parts.store, draft, draft.created_ms - reusable_ms)
+
+
 def _stored(
-    parts: ApiParts, draft: TaskRequest, sealed: SealedBytes | None
+    parts: ApiParts, draft: TaskRequest, original: Original | None, sealed: SealedBytes | None
 ) -> tuple[Created, TaskRequest]:
     for _ in range(MAX_DRAWS):
         now_ms = parts.clock.now_ms()
@@ -197,10 +215,13 @@ def _stored(
                 request,
                 request_uuid=request.request_uuid,
                 nonce=entry_id,
+                original=original,
                 also=_beside(parts, request, entry_id, sealed),
             )
         except TaskIdTaken:
             continue
+        except ParentEnded:
+            raise _ended(request.parent_task_id) from None
         return created, request
     raise Refusal(Code.RESOURCE_EXHAUSTED, "no free task id in this moment; try again")
 
@@ -209,20 +230,20 @@ def _beside(
     parts: ApiParts, request: TaskRequest, entry_id: str, sealed: SealedBytes | None
 ) -> Also:
     """The audit entry and the sealed secret bytes, in the transaction of the task."""
-    entry = codec.audit_doc(
-        at_ms=request.created_ms,
-        entry_id=entry_id,
-        actor=request.authenticated.removeprefix("user:"),
-        verb="task.create",
-        target=f"task {request.task_id}",
-        reason="",
-        before="",
-        after="PENDING",
-    )
 
-    def put(txn: Txn) -> None:
+    def put(txn: Txn, task: Task) -> None:
+        entry = codec.audit_doc(
+            at_ms=request.created_ms,
+            entry_id=entry_id,
+            actor=request.authenticated.removeprefix("user:"),
+            verb="task.create",
+            target=f"task {request.task_id}",
+            reason="",
+            before="",
+            after=task.state,
+        )
         txn.put(codec.AUDIT, entry)
-        if sealed is not None:
+        if sealed is not None and not task.deduped_from:
             sealed.put(txn, request, parts.settings.task_retention_days)
 
     return put

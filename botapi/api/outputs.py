@@ -22,8 +22,11 @@ def read_output(
     if wait_s:
         parts.waits.until([task_id], wait_s, lambda _changed: _has_news(parts, task_id, offset))
     task = stored(parts, task_id)
-    data = stored_output(parts, task_id, offset, limit) if limit else b""
-    is_all = task.is_final and offset + len(data) >= task.output_bytes
+    data = stored_output(parts, task.output_task_id, offset, limit) if limit else b""
+    is_all = offset + len(data) >= task.output_bytes or (
+        bool(task.deduped_from) and len(data) < limit  # retention may take the original first
+    )
+    is_all = task.is_final and is_all
     return Output(offset, data, str(task.state), is_all)
 
 

@@ -113,7 +113,7 @@ def views(parts: ApiParts, tasks: Sequence[Task]) -> list[Json]:
 
     def build() -> list[Json]:
         keys = [codec.task_key(task.task_id) for task in tasks]
-        outputs = [codec.output_position_key(task.task_id) for task in tasks]
+        outputs = [codec.output_position_key(task.output_task_id) for task in tasks]
         requests = parts.store.get(codec.REQ, *keys)
         positions = parts.store.get(codec.OUTPOS, *outputs)
         return [

@@ -72,6 +72,8 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         exit_code = -1 if exit_code is None else exit_code
         duration_s = (now_ms - task.started_ms) / 1000 if duration_s is None else duration_s
     is_abandoned = state in {TaskState.BOT_DIED, TaskState.CLIENT_ERROR}
+    failure = state is TaskState.TIMED_OUT or (exit_code is not None and exit_code != 0)
+    is_reusable = state is TaskState.COMPLETED and not failure and not is_internal
     return become(
         task,
         state,
@@ -80,7 +82,7 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         abandoned_ms=now_ms if is_abandoned else task.abandoned_ms,
         exit_code=exit_code,
         duration_s=duration_s,
-        failure=state is TaskState.TIMED_OUT or (exit_code is not None and exit_code != 0),
+        failure=failure,
         internal_failure=is_internal,
         cost_usd=max(task.cost_usd, ending.cost_usd),
         error=ending.error or (task.error if task.stopped_by_policy else ""),
@@ -92,6 +94,7 @@ def finish(task: Task, ending: Ending, output: OutputPosition, server: str, now_
         missing_cas=ending.missing_cas,
         missing_cipd=ending.missing_cipd,
         performance=ending.performance,
+        properties_hash=task.properties_hash if is_reusable else "",
     )
 
 

@@ -186,6 +186,8 @@ def task_doc(task: Task, was: Doc | None = None) -> Doc:
         tags.add("o:failure" if task.failure else "o:success")
     if task.deduped_from:
         tags.add("o:deduped")
+    if task.properties_hash and task.is_final:
+        tags.add(properties_tag(task.properties_hash))
     if task.user:
         tags.add(f"u:{task.user}")
     if task.pool:
@@ -193,6 +195,11 @@ def task_doc(task: Task, was: Doc | None = None) -> Doc:
     if task.bot_id and not task.deduped_from:
         tags.add(f"b:{task.bot_id}")
     return Doc(task_key(task.task_id), _body(task, was), frozenset(tags))
+
+
+def properties_tag(properties_hash: str) -> str:
+    """The tag of a task whose result may stand for another one's (bot-api 10.5)."""
+    return f"ph:{properties_hash}"
 
 
 def read_task(doc: Doc) -> Task:

@@ -97,6 +97,7 @@ def _stage_claim(
         session_id=bot.session_id,
         claim_id=claim.attempt.claim_id,
         started_ms=stamp.now_ms,
+        properties_hash=request.slices[old.slice_index].properties_hash,
     )
     txn.put(codec.TASK, codec.task_doc(new, was))
     txn.put(codec.RUN_TIME, codec.run_time_doc(new, codec.RunTime.STARTED))

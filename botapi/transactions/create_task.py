@@ -1,8 +1,9 @@
 """A new task: request, state, first pending slice, timer and request uuid, all or nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from botapi.domain.deduplication import finished_as, is_usable
 from botapi.domain.matching import Queue, queue_of, shard
 from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
 from botapi.store import codec
@@ -11,7 +12,7 @@ from botapi.store.protocol import Doc, Key, ReadTxn, Store, Txn, join_key
 
 DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a request uuid is remembered (bot-api 10.5)."""
-Also = Callable[[Txn], None]
+Also = Callable[[Txn, Task], None]
 """More writes of the same transaction, the audit entry for one; may run twice."""
 EXPIRE = "expire"
 """The timer of a slice's expiration."""
@@ -35,6 +36,19 @@ class Created:
 
     task: Task
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A finished task that was found to have the properties asked for (bot-api 10.5).
+
+    It counts if it still has them when the new task is stored, and was created at
+    `oldest_ms` or later.
+    """
+
+    task_id: str
+    properties_hash: str
+    oldest_ms: int
 
 
 def pending_slice(request: TaskRequest, index: int, retry_count: int = 0) -> PendingSlice:
@@ -97,9 +111,10 @@ def create_task(
     *,
     request_uuid: str,
     nonce: str = "",
+    original: Original | None = None,
     also: Also | None = None,
 ) -> Created:
-    """Store the task as PENDING on its first slice.
+    """Store the task as PENDING on its first slice, or finished as the `original` is.
 
     The same caller and request uuid within seven days gives the first task, whatever the
     new request says. `nonce` tells a repeat of this very call from another call that drew
@@ -111,10 +126,8 @@ def create_task(
 
     def work(txn: Txn) -> Created:
         known = _seen(txn, request.authenticated, request_uuid, request.created_ms)
-        there, task_was = (
-            *txn.get(codec.REQ, wanted.key),
-            *txn.get(codec.TASK, wanted.key),
-        )
+        (there,) = txn.get(codec.REQ, wanted.key)
+        task_was, *first = txn.get(codec.TASK, wanted.key, *_keys(original))
         is_same = there is not None and pack(there).body == pack(wanted).body
         if known is not None and not (nonce and is_same):
             return Created(known, is_new=False)
@@ -122,12 +135,13 @@ def create_task(
             if not is_same:
                 raise TaskIdTaken(request.task_id)
             return Created(codec.read_task(task_was), is_new=True)
-        created = Created(stage_new(txn, request, wanted), is_new=True)
+        task = _finished_at_once(request, original, first) if original else None
+        task = stage_new(txn, request, wanted, task)
         if request_uuid:
             _remember(txn, request, request_uuid)
         if also is not None:
-            also(txn)
-        return created
+            also(txn, task)
+        return Created(task, is_new=True)
 
     return store.transact(work, label="create_task")
 
@@ -151,11 +165,47 @@ def _dedup_key(authenticated: str, request_uuid: str) -> Key:
     return join_key("rid", authenticated, request_uuid)
 
 
-def stage_new(txn: Txn, request: TaskRequest, wanted: Doc) -> Task:
-    """A task that waits in the queue of its first slice. Raises ParentEnded."""
+def find_original(store: Store, request: TaskRequest, oldest_ms: int) -> Original | None:
+    """For each idempotent slice, in order: the newest task of its properties, if it counts."""
+    for wanted_hash in dict.fromkeys(slice_.properties_hash for slice_ in request.slices):
+        if wanted_hash:
+            tag = codec.properties_tag(wanted_hash)
+            for doc in store.find(codec.TASK, [frozenset({tag})], after=None, limit=1).docs:
+                if is_usable(codec.read_task(doc), wanted_hash, oldest_ms):
+                    task_id = codec.read_task(doc).task_id
+                    return Original(task_id, wanted_hash, oldest_ms)
+    return None
+
+
+def _keys(original: Original | None) -> list[Key]:
+    return [] if original is None else [codec.task_key(original.task_id)]
+
+
+def _finished_at_once(
+    request: TaskRequest, original: Original, docs: Sequence[Doc | None]
+) -> Task | None:
+    """The task with the original's result; None when that is gone or does not count any more."""
+    found = [codec.read_task(doc) for doc in docs if doc is not None]
+    if found and is_usable(found[0], original.properties_hash, original.oldest_ms):
+        return finished_as(_new_task(request), found[0])
+    return None
+
+
+def stage_new(txn: Txn, request: TaskRequest, wanted: Doc, finished: Task | None = None) -> Task:
+    """A task that waits in the queue of its first slice, or `finished`. Raises ParentEnded."""
     if request.parent_task_id:
         stage_child(txn, request.parent_task_id)
-    task = Task(
+    task = finished
+    if task is None:
+        pending = stage_enqueue(txn, request, 0, request.created_ms)
+        task = replace(_new_task(request), pend_key=pending.key)
+    txn.put(codec.REQ, wanted)
+    txn.put(codec.TASK, codec.task_doc(task))
+    return task
+
+
+def _new_task(request: TaskRequest) -> Task:
+    return Task(
         task_id=request.task_id,
         state=TaskState.PENDING,
         name=request.name,
@@ -165,12 +215,8 @@ def stage_new(txn: Txn, request: TaskRequest, wanted: Doc) -> Task:
         tags=request.tags,
         created_ms=request.created_ms,
         modified_ms=request.created_ms,
-        pend_key=stage_enqueue(txn, request, 0, request.created_ms).key,
         retry_of=request.retry_of,
     )
-    txn.put(codec.REQ, wanted)
-    txn.put(codec.TASK, codec.task_doc(task))
-    return task
 
 
 def _remember(txn: Txn, request: TaskRequest, request_uuid: str) -> None:
