@@ -28,10 +28,11 @@ from botapi.auth.release_signing import (
     public_bytes,
     sign_manifest,
 )
+from botapi.blobs.bucket import BucketBlobs
 from botapi.blobs.disk import DiskBlobs
 from botapi.blobs.protocol import BlobStore
 from botapi.blobs.transfer import Transfers
-from botapi.bot_call import BotServer
+from botapi.bot_call import DAY_MS, BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import SourceReader, packaged_bot
 from botapi.cfg.bundle import Meaning, Source
@@ -43,6 +44,7 @@ from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.manifest import Label
 from botapi.door import Door, internal_error
+from botapi.scheduler.blob_sweep import BlobSweep
 from botapi.scheduler.last_seen import LastSeen
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.rollout import RingWatch, Rollouts
@@ -112,6 +114,8 @@ def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: 
 
 def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
     """Where blobs are kept, as the settings say. Raises StoreError in one line."""
+    if settings.blobs != "disk":
+        return BucketBlobs(settings.blobs, clock)
     return DiskBlobs(settings.data_dir / "blobs", settings.blobs_max, clock)
 
 
@@ -146,7 +150,8 @@ def build(
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
     vault = open_vault(settings, rng)
-    blobs = Transfers(open_blobs(settings, clock), concurrency)
+    blob_store = open_blobs(settings, clock)
+    blobs = Transfers(blob_store, concurrency)
     last_seen = LastSeen(store, settings.seen_flush_s)
     news = _News(config, archives, offers, directory, store)
     sweeps = Sweeps(
@@ -159,6 +164,9 @@ def build(
         watch=lambda now_ms: _watch(watcher, now_ms),
         look=news.look,
         bot_death_s=lambda: config.cached().fleet.bot_death_s or settings.bot_death_s,
+        blobs=BlobSweep(
+            store, blob_store, concurrency, clock, settings.blob_retention_days * DAY_MS
+        ),
         rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
         ready_ms=clock.now_ms(),
         holder=f"{rng.randbits(64):016x}",

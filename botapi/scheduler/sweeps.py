@@ -16,6 +16,7 @@ from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
 from botapi.domain.deadline import is_overdue, stop_grace_s
 from botapi.domain.names import new_request_id, parse_task_id, task_id
 from botapi.domain.task import Slice, Task
+from botapi.scheduler.blob_sweep import BlobSweep
 from botapi.scheduler.follow_ups import FollowUps
 from botapi.scheduler.known_bots import any_bot
 from botapi.scheduler.last_seen import FLUSH_EVERY_S, LastSeen
@@ -87,6 +88,7 @@ class Sweeps:
     look: Callable[[], None]
     bot_death_s: Callable[[], float]
     rollouts: Rollouts
+    blobs: BlobSweep
     ready_ms: int
     holder: str
     closed: bool = False
@@ -164,6 +166,7 @@ class Sweeps:
             done["bots"] = self._silent_bots(now_ms)
             done["runs"] = self._silent_runs(now_ms)
         self._guard("rollout", lambda: self.rollouts.round(now_ms))
+        self._guard("blobs", self.blobs.round)
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
             done["skipped"] = self._skip_slices()
