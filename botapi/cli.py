@@ -44,6 +44,7 @@ COMMANDS = {
     "delete-bots": Target("botapi.ctl.bots:delete_bots", "Forget bots that are gone."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),
     "config": Target("botapi.ctl.config:config", "Check, apply and roll back the configuration."),
+    "cas": Target("botapi.ctl.blobs:cas", "Keep files and folders by their digest."),
     "archive": Target("botapi.ctl.archive:archive", "Keep bot archives, and roll them out."),
     "release": Target("botapi.cfg.release_tool:release", "Sign bot archives; asks no server."),
     "keys": Target("botapi.ctl.keys:keys", "List, rotate and revoke the keys that sign."),

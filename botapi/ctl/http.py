@@ -10,9 +10,10 @@ import ssl
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import IO, Any, Self
 
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
@@ -41,6 +42,8 @@ CREATED = 201
 CONNECTIONS = 8
 """Connections that are kept, and the most calls at once of any command."""
 PATIENT_RETRIES = 10  # for held calls: a server that restarts under a long wait is awaited
+
+PIECE_BYTES = 1024 * 1024
 
 _BUSY = frozenset({429, 502, 503, 504})
 _KINDS: dict[int, type[CtlError]] = {
@@ -121,10 +124,6 @@ class Client:
         answer = self._send(what, "POST", path, _retry(RETRIES), body, headers)
         return _object(what, answer), answer.status == CREATED
 
-    def delete(self, what: str, path: str) -> Json:
-        """DELETE something."""
-        return _object(what, self._send(what, "DELETE", path, _retry(RETRIES)))
-
     def ask(self, what: str, path: str, body: Json, wait_s: int = 0) -> Json:
         """POST something that is harmless to repeat: a question, or "let it be canceled"."""
         retry = _retry(PATIENT_RETRIES if wait_s else RETRIES)
@@ -150,19 +149,51 @@ class Client:
         place = f"{path}?{urllib.parse.urlencode([*query])}"
         return _object(what, self._send(what, "POST", place, _retry(RETRIES), content))
 
+    def put_bytes(self, what: str, path: str, content: bytes) -> Json:
+        """PUT what the path names by its digest."""
+        return _object(what, self._send(what, "PUT", path, _retry(RETRIES), content))
+
+    def put_file(self, what: str, path: str, source: Path) -> Json:
+        """As `put_bytes`, without holding the file in memory."""
+        with source.open("rb") as file:
+            length = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
+            return _object(what, self._send(what, "PUT", path, _retry(RETRIES), file, length))
+
+    def stream(self, what: str, path: str) -> Iterator[bytes]:
+        """Read bytes in pieces; a connection that breaks on the way is Unreachable."""
+        try:
+            reply = self._pool.request(
+                "GET",
+                self._base + ROOT + path,
+                headers=self._headers,
+                retries=_retry(RETRIES),
+                timeout=urllib3.Timeout(connect=self._timeout_s, read=self._timeout_s),
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                if not 200 <= reply.status < 300:
+                    reply.read()
+                    raise _refusal(what, reply)
+                yield from reply.stream(PIECE_BYTES)
+            finally:
+                reply.release_conn()
+        except HTTPError as error:
+            raise _unreachable(self._base, error) from error
+
     def _send(
         self,
         what: str,
         method: str,
         path: str,
         retry: urllib3.Retry,
-        body: Json | bytes | None = None,
+        body: Json | bytes | IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         wait_s: int = 0,
     ) -> Answer:
         sent = self._headers | dict(headers or {})
-        content = body if isinstance(body, bytes) else None
-        if isinstance(body, bytes):
+        content = None if isinstance(body, dict) else body
+        if content is not None:
             sent["Content-Type"] = "application/octet-stream"
         elif body is not None:
             content = json.dumps(body).encode()
