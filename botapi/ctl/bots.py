@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from botapi.ctl import exits, output, waiting
+from botapi.ctl import completion, exits, output, waiting
 from botapi.ctl.asking import confirm
 from botapi.ctl.cancel_many import delete_each
 from botapi.ctl.command import Invocation, client_command
@@ -43,6 +43,7 @@ EVENTS = Listing(
 )
 
 
+_bot_id = click.argument("bot_id", metavar="ID", shell_complete=completion.bot_ids)
 _dimensions_option = click.option(
     "-d",
     "-dimension",
@@ -50,6 +51,7 @@ _dimensions_option = click.option(
     "dimensions",
     type=equals,
     multiple=True,
+    shell_complete=completion.dimension_keys,
     help="k=v, v may be a|b; repeat for and.",
 )
 _q = click.option("-q", "q", metavar="FILTER", help="Filter, such as 'os:linux -status:dead'.")
@@ -107,7 +109,7 @@ def bot() -> None:
 
 
 @bot.command()
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @client_command
 def show(call: Invocation, bot_id: str) -> None:
     """Print everything about a bot."""
@@ -116,7 +118,7 @@ def show(call: Invocation, bot_id: str) -> None:
 
 
 @bot.command()
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @client_command
 def events(call: Invocation, bot_id: str, limit: int) -> int:
@@ -125,7 +127,7 @@ def events(call: Invocation, bot_id: str, limit: int) -> int:
 
 
 @bot.command("tasks")
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @task_filters
 @click.option("-limit", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @client_command
@@ -138,7 +140,7 @@ def tasks_of(call: Invocation, bot_id: str, limit: int, bot: str | None, **asked
 
 
 @bot.command()
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @click.option("--reason", required=True, help="Why; it is shown and kept in the audit record.")
 @client_command
 def quarantine(call: Invocation, bot_id: str, reason: str) -> None:
@@ -147,7 +149,7 @@ def quarantine(call: Invocation, bot_id: str, reason: str) -> None:
 
 
 @bot.command()
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @click.option("--reason", default="", help="Why; it is kept in the audit record.")
 @client_command
 def release(call: Invocation, bot_id: str, reason: str) -> None:
@@ -163,7 +165,7 @@ def _steer(call: Invocation, bot_id: str, verb: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("bot_id", metavar="ID")
+@_bot_id
 @click.option("-wait", "--wait", is_flag=True, help="Until the bot has exited.")
 @click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
 @click.option("--reason", default="", help="Why; kept in the audit record.")
@@ -199,7 +201,7 @@ def _or_id(call: Invocation) -> str:
 
 
 @click.command("delete-bots")
-@click.argument("bot_ids", nargs=-1, metavar="[ID...]")
+@click.argument("bot_ids", nargs=-1, metavar="[ID...]", shell_complete=completion.bot_ids)
 @_q
 @_dimensions_option
 @click.option("-force", "--force", is_flag=True, help="Also bots that are not dead.")

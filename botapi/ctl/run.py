@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from botapi.ctl import exits, output, waiting
+from botapi.ctl import completion, exits, output, waiting
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.following import WhyPending, follow_output
@@ -25,6 +25,7 @@ IDEMPOTENT = "Take the result of an equal task that succeeded before, if there i
     "dimensions",
     type=equals,
     multiple=True,
+    shell_complete=completion.dimension_keys,
     help="What the bot must be; v may be a|b. Repeat for more.",
 )
 @click.option("--pool", help="Short for -d pool=P; without one the pool is default.")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from botapi import settings
 from botapi.cli import COMMANDS, main
+from botapi.ctl import options
 from botapi.ctl.exits import Exit
 
 DOC = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -93,6 +94,41 @@ def test_every_option_has_a_help_line_or_shows_its_default(name, command):
         if isinstance(option, click.Option) and not (option.help or option.show_default)
     ]
     assert silent == []
+
+
+def own_options(command: click.Command) -> Iterator[click.Option]:
+    """Those that are not of every command."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name not in options.NAMES:
+            yield option
+
+
+@pytest.mark.parametrize(("name", "command"), CLIENT)
+def test_every_option_is_documented(name, command):
+    text = DOC.read_text(encoding="utf-8")
+    own = [max(option.opts, key=len) for option in own_options(command)]
+    assert [w for w in own if not re.search(rf"(?<![\w-]){w}(?![\w-])", text)] == []
+
+
+def test_every_common_option_is_documented():
+    text = DOC.read_text(encoding="utf-8")
+    assert [name for name in options.NAMES if f"`--{name.replace('_', '-')}" not in text] == []
+
+
+@pytest.mark.parametrize(("name", "command"), CLIENT)
+def test_options_of_the_original_with_one_dash_are_documented(name, command):
+    text = DOC.read_text(encoding="utf-8")
+    words = [word for option in own_options(command) for word in option.opts]
+    single = [word for word in words if len(word) > 2 and not word.startswith("--")]
+    assert [word for word in single if f"`{word}`" not in text] == []
+
+
+def test_documented_commands_exist():
+    known = {name for name, _command in CLIENT} | set(COMMANDS)
+    groups = {name for name, command in CLIENT if isinstance(command, click.Group)}
+    rows = re.findall(r"^\| `skep ([a-z-]+)(?: ([a-z-]+))?", DOC.read_text(encoding="utf-8"), re.M)
+    named = {f"{first} {second}" if first in groups and second else first for first, second in rows}
+    assert named - known == set()
 
 
 @pytest.mark.slow
