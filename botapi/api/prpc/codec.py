@@ -187,15 +187,15 @@ def _check_enum(descriptor: EnumDescriptor, number: int, place: str) -> None:
 def _check_values(message: Message, place: str) -> None:
     """Numbers of enums that exist and times of the years 1 to 9999, in either encoding."""
     for field in _checked(message.DESCRIPTOR):
-        if field.enum_type is not None:
-            _check_enum(field.enum_type, getattr(message, field.name), place + field.name)
-            continue
-        if field.is_repeated:
-            values = list(getattr(message, field.name))
+        said = getattr(message, field.name)
+        if field.message_type is not None and not field.is_repeated:
+            values = [said] if message.HasField(field.name) else []
         else:
-            values = [getattr(message, field.name)] if message.HasField(field.name) else []
+            values = list(said) if field.is_repeated else [said]
         for value in values:
-            if isinstance(value, Timestamp):
+            if field.enum_type is not None:
+                _check_enum(field.enum_type, value, place + field.name)
+            elif isinstance(value, Timestamp):
                 _check_time(value, place + field.name)
             else:
                 _check_values(value, f"{place}{field.name}.")
@@ -203,7 +203,7 @@ def _check_values(message: Message, place: str) -> None:
 
 @cache
 def _checked(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """The fields that may hold such a value, at some depth. Requests hold no lists of enums."""
+    """The fields that may hold such a value, at some depth."""
     return tuple(
         field
         for field in descriptor.fields
