@@ -60,7 +60,6 @@ def may(rules, who, permission, pool=""):
     "11.6.1.4",
     "11.6.1.5",
     "11.6.1.6",
-    "prpc:8.1.p2",
 )
 @pytest.mark.parametrize("permission", list(ALLOWED))
 def test_groups_of_auth_have_the_server_level_grants_of_the_table(permission):
