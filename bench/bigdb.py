@@ -225,6 +225,7 @@ def measure_queries(fleet: Fleet, rounds: int) -> list[Verdict]:
         p95 = quantile(times, 0.95)
         figure = f"p50 {middle(times):.0f} ms, p95 {p95:.0f} ms"
         verdicts.append(Verdict(name, figure, p95 < LIMIT_MS))
+        print(f"{figure}  {name}", file=sys.stderr, flush=True)
     return verdicts
 
 

@@ -30,8 +30,9 @@ WITH_ROWID = frozenset({"out", "blob"})
 LARGEST_IN = 1024
 """Most keys bound in one statement; numbers below are rounded up to a power of two."""
 
-ESTIMATE = 200
-"""How many rows of a tag are counted to choose the tag that drives a query."""
+ESTIMATES = (200, 5_000, 50_000)
+"""How many rows of each tag are counted to choose the tag that drives a query: further only
+while several have as many, for a wrong choice costs a look-up for each of its rows."""
 
 Row = tuple[Key, bytes, int | None, bytes | None]
 
@@ -62,7 +63,6 @@ class Sql:
         self.delete = f"DELETE FROM d_{kind} WHERE k = ?"
         self.add_tag = f"INSERT OR IGNORE INTO t_{kind} (tag, k) VALUES (?, ?)"
         self.drop_tag = f"DELETE FROM t_{kind} WHERE tag = ? AND k = ?"
-        self.tag_rows = f"SELECT count(*) FROM (SELECT 1 FROM t_{kind} WHERE tag = ? LIMIT ?)"
         rowid = "" if kind in WITH_ROWID else " WITHOUT ROWID"
         self.create_docs = (
             f"CREATE TABLE IF NOT EXISTS d_{kind} "
@@ -262,7 +262,7 @@ def _matching(
     within, bound = _bounds(*bounds)
     if not all_of:
         return f"SELECT k FROM {sql.docs} WHERE {within}", bound
-    driver, *others = _rarest_first(con, sql, all_of)
+    driver, *others = _rarest_first(con, sql, all_of, (within, bound))
     probes = "".join(
         f" AND EXISTS (SELECT 1 FROM {sql.tags} AS o WHERE o.tag IN {_marks(len(any_of))}"
         " AND o.k = m.k)"
@@ -282,15 +282,31 @@ def _bounds(after: Key | None, lo: Key, hi: Key | None) -> tuple[str, list[Any]]
     return (text + " AND k < ?", [*bound, hi]) if hi is not None else (text, bound)
 
 
-def _rarest_first(con: sqlite3.Connection, sql: Sql, all_of: Sequence[AnyOf]) -> list[AnyOf]:
-    if len(all_of) == 1:
-        return list(all_of)
+def _rarest_first(
+    con: sqlite3.Connection,
+    sql: Sql,
+    all_of: Sequence[AnyOf],
+    bounds: tuple[str, list[Any]],
+) -> list[AnyOf]:
+    """The AnyOf with the fewest rows within the bounds first, as far as that is cheap to know."""
+    within, bound = bounds
+    text = f"SELECT count(*) FROM (SELECT 1 FROM {sql.tags} WHERE tag = ? AND {within} LIMIT ?)"
+    found = list(all_of)
+    for most in ESTIMATES:
+        if len(found) == 1:
+            break
+        rows = {any_of: _count_rows(con, text, any_of, bound, most) for any_of in found}
+        found.sort(key=rows.__getitem__)
+        if rows[found[0]] < most:
+            break
+    return found
 
-    def rows(any_of: AnyOf) -> int:
-        found = (_rows(con, sql.tag_rows, (tag, ESTIMATE)) for tag in any_of)
-        return sum(counted[0][0] for counted in found if counted)
 
-    return sorted(all_of, key=rows)
+def _count_rows(
+    con: sqlite3.Connection, text: str, any_of: AnyOf, bound: list[Any], most: int
+) -> int:
+    counted = (_rows(con, text, [tag, *bound, most]) for tag in any_of)
+    return sum(rows[0][0] for rows in counted if rows)
 
 
 def _heads_of_range(
