@@ -93,7 +93,7 @@ def _stage_claim(
         bot_owners=bot.owners,
         bot_idle_since_ms=bot.idle_since_ms or stamp.now_ms,
         bot_logs_cloud_project=claim.logs_cloud_project,
-        server_versions=(__version__,),
+        server_versions=tuple(sorted({*old.server_versions, __version__})),
         session_id=bot.session_id,
         claim_id=claim.attempt.claim_id,
         started_ms=stamp.now_ms,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from botapi import __version__
 from botapi.domain.deduplication import finished_as, is_usable
 from botapi.domain.matching import Queue, queue_of, shard
 from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
@@ -215,6 +216,7 @@ def _new_task(request: TaskRequest) -> Task:
         tags=request.tags,
         created_ms=request.created_ms,
         modified_ms=request.created_ms,
+        server_versions=(__version__,),
         retry_of=request.retry_of,
     )
 

@@ -102,7 +102,7 @@ def test_list_gives_statistics_when_asked(tasks, swarming):
     assert item["performanceStats"] == {"botOverhead": 2.0}
 
 
-@pytest.mark.spec("prpc:2.3.p1", "prpc:2.3.p2", "11.2.1.3", "prpc:10.p10")
+@pytest.mark.spec("prpc:2.3.p1", "11.2.1.3", "prpc:10.p10")
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [

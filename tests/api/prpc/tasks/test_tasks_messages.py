@@ -147,7 +147,7 @@ def test_any_request_says_the_same_in_both_encodings(request):
 
 
 @pytest.mark.slow
-@pytest.mark.spec("prpc:6.1.p4")
+@pytest.mark.spec("prpc:6.1.p1")
 @given(request=REQUESTS)
 def test_slices_that_were_told_are_understood_again(request):
     """What a web client copies from one task makes the same slices of the next."""

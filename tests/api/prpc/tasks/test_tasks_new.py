@@ -93,7 +93,7 @@ def test_new_task_is_told_in_three_parts(swarming, tasks):
     assert swarming("GetRequest", {"taskId": task_id}).reply == reply["request"] | {"tags": tags}
 
 
-@pytest.mark.spec("prpc:6.1.1.11", "prpc:6.1.p2", "prpc:4.3.1", "11.4.1.1")
+@pytest.mark.spec("prpc:6.1.1.11", "prpc:6.1.p1", "prpc:4.3.1", "11.4.1.1")
 def test_evaluation_stores_nothing_and_names_no_task(swarming, store):
     reply = swarming("NewTask", EXAMPLE | {"evaluateOnly": True}).reply
     assert set(reply) == {"request"}
@@ -102,7 +102,7 @@ def test_evaluation_stores_nothing_and_names_no_task(swarming, store):
     assert none_stored(store)
 
 
-@pytest.mark.spec("prpc:6.1.1.14", "prpc:6.1.p2")
+@pytest.mark.spec("prpc:6.1.1.14", "prpc:6.1.p1")
 def test_repeat_by_uuid_tells_the_stored_task_whatever_the_body_says(swarming, tasks):
     first = swarming.json("NewTask", EXAMPLE).reply
     swarming.json("CancelTask", {"taskId": first["taskId"]})
@@ -171,7 +171,7 @@ def test_resultdb_needs_one(swarming):
     assert not swarming.json("NewTask", EXAMPLE | {"resultdb": {}}).code
 
 
-@pytest.mark.spec("prpc:6.1.p3", "prpc:8.1.2.12")
+@pytest.mark.spec("prpc:6.1.p1", "prpc:8.1.2.12")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -198,7 +198,7 @@ def test_who_may_not_make_tasks_hears_nothing_else_of_a_task(parts, wrong):
     assert (code, "pool" in text) == (Code.INVALID_ARGUMENT, True)
 
 
-@pytest.mark.spec("prpc:6.1.p3", "prpc:8.1.1.2")
+@pytest.mark.spec("prpc:6.1.p1", "prpc:8.1.1.2")
 def test_pool_that_is_unknown_is_told_as_one_that_is_forbidden(parts):
     texts = set()
     for pool in ("default", "nowhere"):
@@ -287,7 +287,7 @@ def test_secret_is_never_told(swarming):
     assert "c2VjcmV0" not in str(reply)
 
 
-@pytest.mark.spec("prpc:6.1.p4")
+@pytest.mark.spec("prpc:6.1.p1")
 def test_web_client_submits_a_task_again(swarming, tasks):
     """All slices of the old one as they were told, with keys that nobody knows."""
     task_id = tasks.finished(

@@ -5,13 +5,14 @@ import zlib
 
 import pytest
 
+from botapi import __version__
 from botapi.domain.artifacts import CasReference, CipdPackage
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Role
 from botapi.domain.task import TaskState
 from botapi.store import codec
 from botapi.store.protocol import Outage
-from tests.fakes.prpc_tasks import ADMIN, caller, direct, one_slice
+from tests.fakes.prpc_tasks import ADMIN, caller, direct, new_task, one_slice
 
 DIGEST = {"hash": "a" * 64, "size_bytes": 12}
 
@@ -39,12 +40,14 @@ def check_presence(reply, *expected):
 
 
 @pytest.mark.spec("prpc:4.5.1", "prpc:4.4.1", "prpc:4.4.9", "prpc:4.4.15", "prpc:4.4.19")
+@pytest.mark.spec("prpc:4.4.24")
 def test_pending_task_has_nothing_of_a_run(tasks):
     reply = tasks.result(tasks.made(tags=["b:1", "a:1"], user="dev@example.com"))
     check_presence(reply)
     assert reply["state"] == "PENDING"
     assert reply["user"] == "dev@example.com"
     assert {"a:1", "b:1", "pool:default", "priority:100"} <= set(reply["tags"])
+    assert reply["serverVersions"] == [__version__]
     assert reply["tags"] == sorted(reply["tags"])
     assert reply["createdTs"] == reply["modifiedTs"] == "2026-03-04T06:06:07.089Z"
 
@@ -65,7 +68,7 @@ def test_running_task_names_its_bot_as_it_was_at_the_claim(tasks, clock):
     assert reply["startedTs"] == "2026-03-04T06:06:07.089Z"
     assert reply["botVersion"] == bot.version
     assert "botIdleSinceTs" in reply
-    assert len(reply["serverVersions"]) == 1
+    assert reply["serverVersions"] == [__version__]
 
 
 @pytest.mark.spec("prpc:4.5.2", "prpc:4.4.20")
@@ -134,6 +137,25 @@ def test_task_without_its_inputs_says_what_is_missing(tasks):
         }
     ]
     assert reply["missingCipd"] == [{"packageName": "p", "version": "v", "path": "."}]
+
+
+@pytest.mark.spec("prpc:4.4.6", "prpc:4.4.29")
+def test_bots_log_project_is_told_and_results_are_in_no_database(tasks):
+    run_id, _ = tasks.claimed()
+    tasks.change(run_id, bot_logs_cloud_project="logs")
+    reply = tasks.result(run_id)
+    assert reply["botLogsCloudProject"] == "logs"
+    assert "resultdbInfo" not in reply
+
+
+@pytest.mark.spec("prpc:4.4.22", "prpc:10.p4")
+def test_name_is_in_every_result_of_every_method(tasks, swarming):
+    made = swarming.json("NewTask", new_task(name="n")).reply
+    task_id = made["taskId"]
+    (listed,) = swarming("ListTasks").reply["items"]
+    (each,) = swarming("BatchGetResult", {"taskIds": [task_id]}).reply["results"]
+    for result in (made["taskResult"], listed, each["result"], tasks.result(task_id)):
+        assert result["name"] == "n"
 
 
 @pytest.mark.spec("prpc:4.4.30")
