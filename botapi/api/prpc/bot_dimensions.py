@@ -33,6 +33,6 @@ def get_bot_dimensions(call: Call, asked: BotsDimensionsRequest) -> BotsDimensio
 def configured_pools(parts: ApiParts) -> list[str]:
     """The pools of pools.cfg, or where there is none those that bots.cfg gives to bots; sorted."""
     snapshot = parts.config.cached()
-    groups = [*snapshot.bots.groups, snapshot.bots.default]
+    groups = snapshot.bots.groups
     given = {pool for group in groups for pool in group.dimensions.get("pool", ())}
     return sorted(set(snapshot.pools.pools) or given)
