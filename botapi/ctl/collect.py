@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from botapi.ctl import exits, output, waiting
+from botapi.ctl import blobs, exits, output, waiting
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.http import CONNECTIONS
@@ -82,7 +82,7 @@ def stdout_form(text: str) -> tuple[str, str]:
     "--output-dir",
     "output_dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write each final task's output to, as <task id>.txt.",
+    help="Folder for outputs: <task id>.txt, and the files a task kept below <task id>.",
 )
 @click.option("-perf", "--perf", is_flag=True, help="Show what the runs took beside the commands.")
 @click.option(
@@ -119,12 +119,15 @@ def collect(
     gathering = Gathering(call, _ids(task_ids, requests_json), is_perf=how["perf"])
     if how["exit_code_of"] == "task" and len(gathering.asked) != 1:
         raise Invalid("--exit-code task", f"there are {len(gathering.asked)} tasks, not one")
-    forms = _forms(how["stdout_forms"], how["output_dir"])
+    output_dir = how["output_dir"]
+    forms = _forms(how["stdout_forms"], output_dir)
     if no_wait:
         gathering.look()
     else:
         _gather(call, gathering, timeout_s, eager=eager)
     outputs = fetch(call, gathering.finals(), forms, how["fetchers"]) if forms else {}
+    if output_dir is not None:
+        fetch_files(call, gathering.finals(), output_dir)
     gathering.show(outputs)
     if how["exit_code_of"] == "task":
         return exits.of_command(gathering.known()[0])
@@ -279,6 +282,19 @@ def fetch(
                     texts[task_id] = content.decode("utf-8", "replace")
             advance(start + len(some))
     return texts
+
+
+def fetch_files(call: Invocation, tasks: Sequence[Json], folder: Path) -> None:
+    """The files that tasks kept, each in a folder of its own; one that is there stays."""
+    kept = [task["task_id"] for task in tasks if task.get("cas_output_root")]
+    with bar(call, "fetching files", len(kept)) as advance:
+        for count, task_id in enumerate(kept, 1):
+            place = folder / Path(task_id).name
+            if place.exists() and any(place.iterdir()):
+                call.note(f"{place}: is there already; not fetched again")
+            else:
+                blobs.get_outputs(call.client, task_id, place)
+            advance(count)
 
 
 def _fetch_one(call: Invocation, task_id: str, forms: OutputForms) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from botapi.ctl import waiting
+from botapi.ctl import blobs, waiting
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Invalid
 from botapi.ctl.exits import TASK_CODE_MAX, Exit
@@ -35,8 +35,8 @@ OUT = "out"
 def reproduce(call: Invocation, task_id: str, work: Path | None, no_run: bool) -> int:  # noqa: FBT001
     """Prepare a folder with what a task was given, and run its command there.
 
-    The folder has run.sh, task.json, root (where the command runs) and out. Dimensions, time
-    limits, secrets and caches of the bot are not reproduced.
+    The folder has run.sh, task.json, root (where the command runs, with the input files) and
+    out. Dimensions, time limits, secrets and caches of the bot are not reproduced.
     """
     task = waiting.read_task(call.client, task_id)
     slice_ = task["slices"][task["slice_index"]]
@@ -44,6 +44,11 @@ def reproduce(call: Invocation, task_id: str, work: Path | None, no_run: bool) -
         raise Invalid(f"task {task_id}", "has no command to run")
     folder = (work or Path(f"skep-{task['task_id']}")).resolve()
     prepare(folder, task, slice_)
+    root = slice_.get("cas_input_root")
+    if root:
+        digest = f"{root['digest']['hash']}/{root['digest']['size_bytes']}"
+        blobs.get(call.client, digest, folder / ROOT)
+    start_of(folder, slice_).mkdir(parents=True, exist_ok=True)
     for text in missing(task, slice_):
         call.note(f"not reproduced: {text}")
     if no_run:
@@ -59,16 +64,19 @@ def prepare(folder: Path, task: Json, slice_: Json) -> None:
     try:
         if folder.exists() and any(folder.iterdir()):
             raise Invalid(str(folder), "is not empty", "name a new folder with --work")
-        start = folder / ROOT / (slice_["relative_cwd"] or ".")
-        if not start.resolve().is_relative_to(folder / ROOT):
-            raise Invalid(str(start), "is not below the folder of the task")
-        start.mkdir(parents=True)
-        (folder / OUT).mkdir()
+        if not start_of(folder, slice_).is_relative_to(folder / ROOT):
+            raise Invalid(slice_["relative_cwd"], "is not below the folder of the task")
+        (folder / OUT).mkdir(parents=True)
         (folder / "task.json").write_text(json.dumps(task, indent=2) + "\n", encoding="utf-8")
         (folder / SCRIPT).write_text(script(folder, task, slice_), encoding="utf-8")
         (folder / SCRIPT).chmod(0o700)
     except OSError as error:
         raise Invalid(str(folder), error.strerror or str(error)) from error
+
+
+def start_of(folder: Path, slice_: Json) -> Path:
+    """Where the command starts."""
+    return Path(os.path.normpath(folder / ROOT / (slice_["relative_cwd"] or ".")))
 
 
 def script(folder: Path, task: Json, slice_: Json) -> str:
@@ -77,8 +85,7 @@ def script(folder: Path, task: Json, slice_: Json) -> str:
     environment = {**slice_["env"], "SWARMING_TASK_ID": task["run_id"] or task["task_id"]}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     lines += _prefixes(folder, slice_["env_prefixes"])
-    start = os.path.normpath(folder / ROOT / (slice_["relative_cwd"] or "."))
-    lines.append(f"cd {shlex.quote(start)}")
+    lines.append(f"cd {shlex.quote(str(start_of(folder, slice_)))}")
     out = str(folder / OUT)
     words = [word.replace("${ISOLATED_OUTDIR}", out) for word in slice_["command"]]
     lines.append(f"exec {shlex.join(words)}")
@@ -97,8 +104,6 @@ def _prefixes(folder: Path, prefixes: Mapping[str, list[str]]) -> list[str]:
 def missing(task: Json, slice_: Json) -> list[str]:
     """What the task had and this machine does not get, a line for each."""
     found = []
-    if slice_.get("cas_input_root"):
-        found.append(f"input files {slice_['cas_input_root']['digest']['hash']}")
     if slice_.get("cipd_input"):
         found.append("packages")
     if task.get("secrets") or slice_.get("has_secret_bytes"):

@@ -1,11 +1,13 @@
 """`skep run`: submit one task; wait for it or follow its output when asked."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from botapi.ctl import completion, exits, output, waiting
+from botapi.ctl import blobs, completion, exits, output, waiting
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.following import WhyPending, follow_output
@@ -99,6 +101,13 @@ IDEMPOTENT = "Take the result of an equal task that succeeded before, if there i
     "-output", "--output", "outputs", multiple=True, metavar="PATH", help="File or folder to keep."
 )
 @click.option(
+    "--input",
+    "input_path",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder whose files the task starts with; only what the server lacks is sent.",
+)
+@click.option("-digest", "--digest", metavar="HASH/SIZE", help="As --input, sent before.")
+@click.option(
     "--secret", "secrets", type=equals, multiple=True, metavar="VAR=NAME", help="Stored secret."
 )
 @click.option("-service-account", "--service-account", help="E-mail, bot or none: acts as it.")
@@ -136,9 +145,10 @@ def run(
     \b
     skep run -- echo hello
     skep run -d os=Linux --tag build:7 --wait -- make test
+    skep run --input src --output out/report.txt -- make
     skep run --follow --exit-code task -- python3 -c 'print(1)'
     """
-    body = _body(call, file, **asked)
+    body = _body(call, file, dry_run=dry_run, **asked)
     if dry_run:
         return _dry_run(call, body)
     task = call.client.create("submit", "/tasks", body)
@@ -151,7 +161,9 @@ def run(
     return exits.of_command(final) if exit_code_of == "task" else exits.of_task(final)
 
 
-def _body(call: Invocation, file: str | None, user: str | None, **asked: Any) -> Json:
+def _body(
+    call: Invocation, file: str | None, user: str | None, *, dry_run: bool, **asked: Any
+) -> Json:
     """The request, from a file or from the options. Raises Invalid."""
     defaults = {"user": call.settings.user, "parent_task_id": call.settings.parent_task}
     given = {name: value for name, value in asked.items() if value not in (None, (), "")}
@@ -163,7 +175,23 @@ def _body(call: Invocation, file: str | None, user: str | None, **asked: Any) ->
     if not asked["command"]:
         raise Invalid("skep run", "no command", "skep run [OPTIONS] -- COMMAND [ARGUMENTS]")
     asked["outputs"] = list(asked["outputs"])
+    digest = asked.pop("digest")
+    input_path = asked.pop("input_path")
+    if input_path and digest:
+        raise Invalid("--digest", "stands beside --input", "give one of both")
+    if input_path and not dry_run:
+        digest = blobs.put(call.client, input_path)
+        call.note(f"input {digest}")
+    if digest:
+        asked["cas_input_root"] = blobs.input_root(_checked(digest))
     return task_request(defaults, user=user, **asked)
+
+
+def _checked(digest: str) -> str:
+    """A digest in its one form. Raises Invalid."""
+    if not re.fullmatch(r"[0-9a-f]{64}/[0-9]{1,15}", digest):
+        raise Invalid("--digest", f"{digest[:80]!r} is not HASH/SIZE", "skep cas put prints it")
+    return digest
 
 
 def _dry_run(call: Invocation, body: Json) -> int:

@@ -14,6 +14,7 @@ from werkzeug.serving import make_server
 
 from botapi.auth.access import Role, new_api_key
 from botapi.cli import main
+from botapi.ctl.blobs import INSTANCE
 from botapi.transactions.cancel_task import Actor, cancel_task
 from botapi.transactions.create_api_key import create_api_key
 
@@ -135,6 +136,8 @@ def test_run_inside_a_task_makes_a_child(skep, bot):
         (["run", "--file", "nowhere.json"], "No such file"),
         (["run", "--file", "-"], "not JSON"),
         (["run", "--file", "-", "--", "x"], "says everything already, beside command"),
+        (["run", "--digest", "abc", "--", "x"], "is not HASH/SIZE"),
+        (["run", "--input", "/nowhere", "--", "x"], "does not exist"),
         (["run", "--tag", "nocolon", "--", "x"], "has not the form k:v"),
         (["run", "--tag", "swarming.terminate:1", "--", "x"], "swarming.terminate"),
     ],
@@ -252,6 +255,25 @@ def test_collect_without_waiting_shows_how_they_stand(skep, bot):
     assert (done.exit_code, done.stdout) == (1, "COMPLETED\nPENDING\n")
     assert skep("collect", ids[0], "--exit-code", "task").exit_code == 4
     assert skep("collect", ids[1], "--no-wait").exit_code == 8
+
+
+def test_collect_brings_the_files_that_a_task_kept(skep, bot, tmp_path):
+    source = tmp_path / "kept"
+    source.mkdir()
+    (source / "a.bin").write_bytes(b"\0kept")
+    digest, _, size = skep("cas", "put", str(source)).stdout.strip().partition("/")
+    task_id = submit(skep, "--output", "a.bin")
+    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    root = {"cas_instance": INSTANCE, "digest": {"hash": digest, "size_bytes": int(size)}}
+    bot.finish(run_id, b"said\n", exit_code=0, cas_output_root=root)
+    assert bot.status == 200, bot.text
+    folder = tmp_path / "got"
+    for _ in range(2):
+        done = skep("collect", task_id, "--output-dir", str(folder))
+        assert done.exit_code == 0, done.stderr
+        assert (folder / task_id / "a.bin").read_bytes() == b"\0kept"
+        assert (folder / f"{task_id}.txt").read_bytes() == b"said\n"
+    assert "is there already" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -469,6 +491,21 @@ def test_reproduce_runs_the_command_in_a_folder_of_its_own(skep, tmp_path, capfd
     again = skep("reproduce", task_id, "--work", str(work))
     assert again.exit_code == 2
     assert "is not empty" in again.stderr
+
+
+def test_reproduce_has_the_input_files(skep, tmp_path, capfd):
+    source = tmp_path / "src"
+    (source / "d").mkdir(parents=True)
+    (source / "d" / "f.txt").write_text("input\n")
+    options = ("--input", str(source), "--relative-cwd", "d")
+    task_id = submit(skep, *options, command=("cat", "f.txt"))
+    done = skep("reproduce", task_id, "--work", str(tmp_path / "w"))
+    assert (done.exit_code, capfd.readouterr().out) == (0, "input\n"), done.stderr
+    shown = json.loads(skep("task", "show", task_id, "-o", "json").stdout)
+    digest = shown["slices"][0]["cas_input_root"]["digest"]
+    again = submit(skep, "-digest", f"{digest['hash']}/{digest['size_bytes']}")
+    shown = json.loads(skep("task", "show", again, "-o", "json").stdout)
+    assert shown["slices"][0]["cas_input_root"]["digest"] == digest
 
 
 def test_reproduce_only_prepares_and_says_what_is_missing(skep, tmp_path):
