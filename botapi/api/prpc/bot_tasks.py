@@ -52,7 +52,7 @@ def list_bot_tasks(call: Call, asked: BotTasksRequest) -> TaskListResponse:
     def fill() -> None:
         tasks, last = fetch(call, asked, after, limit)
         with_stats = asked.include_performance_stats
-        found.items.extend(results(parts, tasks, with_stats=with_stats, with_cost=True))
+        found.items.extend(results(tasks, with_stats=with_stats, with_cost=True))
         found.cursor = paging.next_cursor(parts, listing, last, len(tasks) == limit)
 
     if limit > MANY:

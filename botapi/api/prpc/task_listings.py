@@ -63,7 +63,7 @@ def list_tasks(call: Call, asked: pb.TasksWithPerfRequest) -> pb.TaskListRespons
         with_stats = asked.include_performance_stats
         return pb.TaskListResponse(
             cursor=_next(call, "ListTasks", listing, tasks),
-            items=results(call.parts, tasks, with_stats=with_stats),
+            items=results(tasks, with_stats=with_stats),
             now=timestamp(call.parts.clock.now_ms()),
         )
 

@@ -8,12 +8,11 @@ from swarmingpb.status_pb2 import Status
 
 from botapi.api import access
 from botapi.api.outputs import stored_output
-from botapi.api.parts import MANY, ApiParts
+from botapi.api.parts import MANY
 from botapi.api.prpc.call import Call
 from botapi.api.prpc.errors import INSTEAD, NUMBERS
 from botapi.api.prpc.paging import bad
 from botapi.api.prpc.task_messages import STATES, request_message, result_message
-from botapi.domain.artifacts import PerformanceStats
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import parse_task_id
 from botapi.domain.permissions import Permission
@@ -42,7 +41,7 @@ class Known:
 def get_result(call: Call, asked: pb.TaskIdWithPerfRequest) -> pb.TaskResultResponse:
     """How a task stands (prpc-api 6.2)."""
     task = known_task(call, asked.task_id, Permission.TASKS_GET).task
-    (reply,) = results(call.parts, [task], with_stats=asked.include_performance_stats)
+    (reply,) = results([task], with_stats=asked.include_performance_stats)
     return reply
 
 
@@ -58,7 +57,7 @@ def batch_get_result(call: Call, asked: pb.BatchGetResultRequest) -> pb.BatchGet
     def build() -> pb.BatchGetResultResponse:
         found = _outcomes(call, task_ids)
         tasks = [each.task for each in found if isinstance(each, Known)]
-        replies = iter(results(call.parts, tasks, with_stats=asked.include_performance_stats))
+        replies = iter(results(tasks, with_stats=asked.include_performance_stats))
         item = pb.BatchGetResultResponse.ResultOrError
         return pb.BatchGetResultResponse(
             results=[
@@ -119,29 +118,17 @@ def known_task(call: Call, text: str, permission: Permission) -> Known:
 
 
 def results(
-    parts: ApiParts, tasks: Sequence[Task], *, with_stats: bool, with_cost: bool = False
+    tasks: Sequence[Task], *, with_stats: bool, with_cost: bool = False
 ) -> list[pb.TaskResultResponse]:
     """The tasks as messages, in the same order; `with_cost` as in `result_message`."""
-    stats = _stats(parts, tasks) if with_stats else {}
-    return [result_message(task, stats.get(task.task_id), with_cost=with_cost) for task in tasks]
-
-
-def _stats(parts: ApiParts, tasks: Sequence[Task]) -> dict[str, PerformanceStats]:
-    """By task id; of one that took over another's result, the other's."""
-    deduped = [task for task in tasks if task.deduped_from and task.performance is None]
-    keys = [codec.task_key(task.deduped_from) for task in deduped]
-    docs = parts.store.get(codec.TASK, *keys) if keys else []
-    originals = {
-        task.task_id: codec.read_task(doc).performance
-        for task, doc in zip(deduped, docs, strict=True)
-        if doc is not None
-    }
-    found = (
-        (task.task_id, task.performance or originals.get(task.task_id))
+    return [
+        result_message(
+            task,
+            task.performance if with_stats and task.state in REPORTED else None,
+            with_cost=with_cost,
+        )
         for task in tasks
-        if task.state in REPORTED
-    )
-    return {task_id: stats for task_id, stats in found if stats is not None}
+    ]
 
 
 def _distinct(texts: Sequence[str]) -> list[str]:

@@ -28,8 +28,10 @@ def count(swarming, **asked):
 @pytest.fixture
 def every_state(tasks):
     """Task ids by the filter of states that finds them alone."""
+    same = one_slice(idempotent=True)
     found = {
-        "QUERY_COMPLETED_SUCCESS": tasks.finished(),
+        "QUERY_COMPLETED_SUCCESS": tasks.finished(same),
+        "QUERY_DEDUPED": tasks.made(same),
         "QUERY_COMPLETED_FAILURE": tasks.finished(exit_code=1),
         "QUERY_TIMED_OUT": tasks.finished(exit_code=-1, end={"io_timeout": True}),
         "QUERY_BOT_DIED": tasks.failed(),
@@ -38,11 +40,8 @@ def every_state(tasks):
         "QUERY_EXPIRED": tasks.expired(),
         "QUERY_CANCELED": tasks.canceled(),
         "QUERY_NO_RESOURCE": tasks.canceled(),
-        "QUERY_DEDUPED": tasks.canceled(),
     }
     tasks.change(found["QUERY_NO_RESOURCE"], state=TaskState.NO_RESOURCE)
-    original = found["QUERY_COMPLETED_SUCCESS"][:-1] + "1"
-    tasks.change(found["QUERY_DEDUPED"], state=TaskState.COMPLETED, deduped_from=original)
     found["QUERY_RUNNING"] = tasks.claimed(one_slice())[0][:-1] + "0"
     found["QUERY_PENDING"] = tasks.made(one_slice())
     return found

@@ -7,7 +7,7 @@ import pytest
 from botapi.api.prpc import task_reads
 from botapi.domain.task import TaskState
 from botapi.store import codec
-from tests.fakes.prpc_tasks import ADMIN, direct
+from tests.fakes.prpc_tasks import ADMIN, direct, one_slice
 
 MAX = 16_384_000
 
@@ -112,10 +112,9 @@ def test_final_state_comes_with_the_last_bytes(tasks, parts, monkeypatch):
 
 @pytest.mark.spec("prpc:6.7.p1", "5.4.p1", "11.4.1.7")
 def test_deduplicated_task_prints_what_the_original_printed(tasks, swarming, store):
-    run_id, bot = tasks.claimed()
+    run_id, bot = tasks.claimed(one_slice(idempotent=True))
     bot.finish(run_id, b"printed once")
-    task_id = tasks.canceled()
-    tasks.change(task_id, state=TaskState.COMPLETED, deduped_from=run_id)
+    task_id = tasks.made(one_slice(idempotent=True))
     assert read(swarming, task_id, offset=8) == (b"once", "COMPLETED")
     lo, hi = codec.output_range(task_id)
     assert store.scan_keys(codec.OUT, lo, hi, limit=1) == []

@@ -10,7 +10,6 @@ from botapi.domain.artifacts import CasReference, CipdPackage
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Role
 from botapi.domain.task import TaskState
-from botapi.store import codec
 from botapi.store.protocol import Outage
 from tests.fakes.prpc_tasks import ADMIN, caller, direct, new_task, one_slice
 
@@ -289,26 +288,11 @@ def test_missing_statistics_are_no_error_and_no_cost_is_no_entry(tasks):
 @pytest.fixture
 def deduped(tasks, clock):
     """A task that took over the result of another."""
-    run_id, bot = tasks.claimed()
+    run_id, bot = tasks.claimed(one_slice(idempotent=True))
     clock.advance(1)
-    bot.finish(run_id, b"printed once", exit_code=0, bot_overhead=1.5)
-    original = tasks.stored(run_id)
-    task_id = tasks.canceled()
-    tasks.change(
-        task_id,
-        state=TaskState.COMPLETED,
-        abandoned_ms=0,
-        bot_id=original.bot_id,
-        bot_dimensions=original.bot_dimensions,
-        started_ms=original.started_ms,
-        completed_ms=original.completed_ms,
-        exit_code=0,
-        duration_s=original.duration_s,
-        deduped_from=run_id,
-        cost_saved_usd=0.25,
-        cost_usd=0.25,
-    )
-    return task_id, run_id
+    bot.task_update(run_id, b"once", exit_code=0, duration=1.0, bot_overhead=1.5, cost_usd=0.25)
+    clock.advance(1)
+    return tasks.made(one_slice(idempotent=True)), run_id
 
 
 @pytest.mark.spec("prpc:4.5.7", "prpc:4.4.8", "prpc:4.4.10", "prpc:4.4.27", "prpc:2.1.p1")
@@ -322,13 +306,24 @@ def test_deduplicated_task_tells_of_the_originals_run(tasks, deduped):
         assert reply[name] == original[name]
     assert (reply["costSavedUsd"], "costsUsd" in reply) == (0.25, False)
     assert reply["performanceStats"] == {"botOverhead": 1.5}
+    assert reply["state"] == "COMPLETED"
+    assert reply["createdTs"] > reply["completedTs"]
+
+
+@pytest.mark.spec("prpc:6.1.p1", "prpc:9.1.11")
+def test_new_task_that_is_deduplicated_tells_the_result_at_once(tasks, swarming, deduped):
+    body = new_task(one_slice(idempotent=True))
+    made = swarming.json("NewTask", body).reply
+    assert made["taskResult"] == tasks.result(made["taskId"])
+    assert made["taskResult"]["dedupedFrom"] == deduped[1]
 
 
 @pytest.mark.spec("prpc:4.p1")
-def test_statistics_of_a_deduplicated_task_may_be_gone_with_the_original(tasks, deduped, store):
-    task_id, run_id = deduped
-    store.transact(lambda txn: txn.delete(codec.TASK, codec.task_key(run_id)), label="test")
-    assert "performanceStats" not in tasks.result(task_id, includePerformanceStats=True)
+def test_statistics_are_of_tasks_whose_end_a_bot_reported(tasks):
+    run_id, bot = tasks.claimed()
+    bot.task_update(run_id, canceled=True, bot_overhead=1.0, duration=1.0, exit_code=0)
+    reply = tasks.result(run_id, includePerformanceStats=True)
+    assert (reply["state"], "performanceStats" in reply) == ("CANCELED", False)
 
 
 BAD_IDS = ["0", "76D00EBA71BEEF10", "xyz", "1" * 18, "fffffffffffffff10", "76d00eba71beef1 "]
