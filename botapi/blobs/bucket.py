@@ -9,7 +9,7 @@ stays.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -58,14 +58,14 @@ class BucketBlobs:
         """See `BlobStore`."""
         return BucketUpload(self, digest)
 
-    def read(self, digest: Digest, start: int, length: int) -> Iterator[bytes]:
+    def read(self, digest: Digest, start: int, length: int) -> Generator[bytes]:
         """See `BlobStore`."""
         blob = self._asked(lambda: self._bucket.get_blob(self._name(digest), timeout=TIMEOUT_S))
         if blob is None or blob.size != digest.size:
             raise MissingBlob(digest)
         return self._pieces(blob, start, start + length)
 
-    def _pieces(self, blob: Any, start: int, end: int) -> Iterator[bytes]:  # noqa: ANN401
+    def _pieces(self, blob: Any, start: int, end: int) -> Generator[bytes]:  # noqa: ANN401
         while start < end:
             last = min(start + PIECE_BYTES, end) - 1
             get = partial(blob.download_as_bytes, start=start, end=last, raw_download=True)

@@ -64,7 +64,7 @@ class DiskBlobs:
                 )
             return DiskUpload(self, digest, self._made(self._folder / "new"))
 
-    def read(self, digest: Digest, start: int, length: int) -> Iterator[bytes]:
+    def read(self, digest: Digest, start: int, length: int) -> "_FilePieces":
         """See `BlobStore`."""
         try:
             fd = os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
@@ -74,7 +74,7 @@ class DiskBlobs:
         if os.fstat(fd).st_size != digest.size:
             file.close()
             raise MissingBlob(digest)
-        return _pieces(file, start, length)
+        return _FilePieces(file, start, length)
 
     def delete(self, digest: Digest) -> bool:
         """See `BlobStore`."""
@@ -234,12 +234,26 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-def _pieces(file: IO[bytes], start: int, length: int) -> Iterator[bytes]:
-    with file:
+class _FilePieces:
+    """See `Pieces`."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self._file = file
+        self._left = length
         file.seek(start)
-        while length > 0:
-            piece = file.read(min(length, PIECE_BYTES))
-            if not piece:
-                return
-            length -= len(piece)
-            yield piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with _disk_errors():
+            piece = self._file.read(min(self._left, PIECE_BYTES)) if self._left else b""
+        self._left -= len(piece)
+        if not piece:
+            self.close()
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        self._left = 0
+        self._file.close()

@@ -12,8 +12,6 @@ from botapi.domain.cas import Digest
 
 PIECE_BYTES = 1024 * 1024
 """What is written, and read, at once."""
-RETENTION_FLOOR_S = 3600
-"""A touched blob lives at least so long, whatever the settings say."""
 
 
 class BadContent(Exception):
@@ -33,6 +31,20 @@ class Upload(Protocol):
 
     def abort(self) -> None:
         """Forget it; harmless after `commit`."""
+        ...
+
+
+class Pieces(Protocol):
+    """Bytes on their way out. Whoever does not read to the end closes it."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes:
+        """The next bytes."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
         ...
 
 
@@ -63,11 +75,8 @@ class BlobStore(Protocol):
         """Begin to take a blob in. Raises StoreFull."""
         ...
 
-    def read(self, digest: Digest, start: int, length: int) -> Iterator[bytes]:
-        """`length` bytes from `start` on, in pieces.
-
-        Raises MissingBlob at once, not at the first piece. Close the iterator.
-        """
+    def read(self, digest: Digest, start: int, length: int) -> Pieces:
+        """`length` bytes from `start` on. Raises MissingBlob at once, not at the first piece."""
         ...
 
     def delete(self, digest: Digest) -> bool:

@@ -5,11 +5,11 @@ native thread.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from botapi.blobs.protocol import PIECE_BYTES, BadContent, BlobStore, read_all
+from botapi.blobs.protocol import PIECE_BYTES, BadContent, BlobStore, Pieces, read_all
 from botapi.concurrency import Concurrency
 from botapi.domain.cas import EMPTY, BadTree, Digest, Entry, MissingBlob, find, walk
 from botapi.domain.errors import Code, Refusal
@@ -36,7 +36,7 @@ class Piece:
     digest: Digest
     start: int
     length: int
-    pieces: Iterator[bytes]
+    pieces: Pieces
 
     @property
     def is_part(self) -> bool:
@@ -99,19 +99,15 @@ class Transfers:
         start, length = _range(asked, digest.size)
         return Piece(digest, start, length, self.pieces(digest, start, length))
 
-    def pieces(self, digest: Digest, start: int, length: int) -> Iterator[bytes]:
+    def pieces(self, digest: Digest, start: int, length: int) -> Pieces:
         """Bytes of a blob; each piece is read on a native thread. Raises Refusal NOT_FOUND."""
         if digest == EMPTY:
-            return iter(())
+            return _Native(_nothing(), self.concurrency)
         try:
             found = self.concurrency.native(lambda: self.store.read(digest, start, length))
         except MissingBlob as error:
             raise Refusal(Code.NOT_FOUND, f"{error}: never uploaded, or deleted") from None
-        return self._pieces(found)
-
-    def _pieces(self, found: Iterator[bytes]) -> Iterator[bytes]:
-        while piece := self.concurrency.native(lambda: next(found, b"")):
-            yield piece
+        return _Native(found, self.concurrency)
 
     def tree(self, root: Digest) -> list[Entry]:
         """Everything in a tree, by path. Raises Refusal NOT_FOUND, FAILED_PRECONDITION."""
@@ -131,6 +127,28 @@ class Transfers:
             raise Refusal(Code.NOT_FOUND, f"{error}: never uploaded, or deleted") from None
         except BadTree as error:
             raise Refusal(Code.FAILED_PRECONDITION, f"not a tree of files: {error}") from None
+
+
+class _Native:
+    """See `Pieces`: each piece is read on a native thread."""
+
+    def __init__(self, found: Pieces, concurrency: Concurrency) -> None:
+        self._found = found
+        self._concurrency = concurrency
+        self.close = found.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._concurrency.native(lambda: next(self._found, b""))
+        if not piece:
+            raise StopIteration
+        return piece
+
+
+def _nothing() -> Generator[bytes]:
+    yield from ()
 
 
 def parse(text: str, what: str) -> Digest:
