@@ -17,7 +17,7 @@ from botapi.domain.errors import Refusal, one_line
 from botapi.domain.permissions import Needs, On, Permission
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge, Door, read_body
 from botapi.store.protocol import StoreError
-from botapi.web import pages, signin, words
+from botapi.web import old_pages, pages, signin, words
 from botapi.web.asked import Person, Server
 from botapi.web.pages import Page, PlainText, Redirect, Shown, Visit
 from botapi.web.render import Templates
@@ -265,6 +265,9 @@ def install(app: Flask, server: Server, door: Door) -> None:
     """Add the pages, and the error pages of paths that nobody has."""
     site = Site(server, door)
     app.register_blueprint(site.blueprint())
+    moved = old_pages.blueprint()
+    moved.after_request(_secured)
+    app.register_blueprint(moved)
     for status in (404, 405):
         app.register_error_handler(status, site.of_http)
 
