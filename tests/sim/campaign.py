@@ -1,0 +1,112 @@
+"""Many seeds: on several processes at once, with what they injected and found added up."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import repeat
+from multiprocessing import get_context
+
+from tests.sim.checker import check, slice_of
+from tests.sim.mutants import MUTANTS
+from tests.sim.run import Sim
+
+CHUNK = 50
+MAX_FOUND = 5
+
+
+@dataclass
+class Total:
+    """What some seeds gave. `rules` counts violations, `found` is their text, the first ones."""
+
+    seeds: int = 0
+    calls: int = 0
+    turns: int = 0
+    virtual_s: float = 0.0
+    seconds: float = 0.0
+    faults: Counter = field(default_factory=Counter)
+    states: Counter = field(default_factory=Counter)
+    rules: Counter = field(default_factory=Counter)
+    found: list = field(default_factory=list)
+
+    def add(self, other):
+        for name in ("seeds", "calls", "turns", "virtual_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("faults", "states", "rules"):
+            getattr(self, name).update(getattr(other, name))
+        self.found = (self.found + other.found)[:MAX_FOUND]
+
+    def report(self):
+        lines = [
+            f"{self.seeds} seeds in {self.seconds:.1f} s: {self.seeds / self.seconds:.0f} a second",
+            f"{self.calls} calls, {self.turns} turns, {self.virtual_s / 3600:.1f} virtual hours",
+            "faults: " + _counts(self.faults),
+            "ends: " + _counts(self.states),
+            "violations: " + (_counts(self.rules) or "none"),
+        ]
+        return "\n".join(lines)
+
+
+def _counts(counter):
+    return ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
+
+
+def one(seed):
+    """Run and check one seed; its total."""
+    result = Sim(seed).run()
+    violations = check(result)
+    total = Total(1, result.calls, result.turns, result.ends_at_s)
+    total.faults = Counter(result.history.faults)
+    kind = result.ground.kinds().get("task")
+    for tag, keys in (kind.tagged if kind is not None else {}).items():
+        if tag.startswith("st:") and keys:
+            total.states[tag[3:]] += len(keys)
+    total.rules = Counter(violation.rule for violation in violations)
+    if violations:
+        total.found = [_text(seed, result, violations[0])]
+    return total
+
+
+def _text(seed, result, violation):
+    lines = slice_of(result, violation)
+    head = f"seed {seed}: {violation.rule}: {violation.text} {violation.keys}"
+    return "\n".join([head, *("    " + line[:400] for line in lines)])
+
+
+def chunk(start, count, mutant=""):
+    """Some seeds one after the other in this process."""
+    total = Total()
+    with MUTANTS[mutant].applied() if mutant else nullcontext():
+        for seed in range(start, start + count):
+            total.add(one(seed))
+    return total
+
+
+def campaign(start, seeds, *, jobs=1, mutant="", until_s=None):
+    """All seeds, or as many as begin before `until_s` seconds are over."""
+    total, began = Total(), time.monotonic()
+    starts = range(start, start + seeds, CHUNK)
+    counts = [min(CHUNK, start + seeds - first) for first in starts]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        pending = pool.map(chunk, starts, counts, repeat(mutant))
+        for part in pending:
+            total.add(part)
+            if until_s is not None and time.monotonic() - began >= until_s:
+                pool.shutdown(wait=False, cancel_futures=True)
+                break
+    total.seconds = time.monotonic() - began
+    return total
+
+
+def digest_elsewhere(seed, hash_seed):
+    """The digest of a seed's history in a fresh interpreter with that PYTHONHASHSEED."""
+    code = f"from tests.sim.run import Sim; print(Sim({seed}).run().history.digest())"
+    environ = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    return ran.stdout.strip()
