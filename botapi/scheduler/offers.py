@@ -208,7 +208,7 @@ class Offers:
         with self._lock:
             self._hot |= new  # what was queued before this process ran, it never heard of
             wanted = frozenset().union(*(w.queue_keys for w in self._waiters.values()))
-        for key in wanted - self._hot:
+        for key in sorted(wanted - self._hot):
             if self._store.scan_keys(codec.PEND, *codec.queue_range(key), limit=1):
                 with self._lock:
                     self._hot.add(key)
@@ -228,7 +228,7 @@ class Offers:
         with self._lock:
             hot = set(self._hot)
             waiters = list(self._waiters.values())
-        self._tell_waiters({key for key in hot if self._queues.learn(key)})
+        self._tell_waiters({key for key in sorted(hot) if self._queues.learn(key)})
         fitting = [w for w in waiters if not w.queue_keys.isdisjoint(hot)]
         self._dismiss([w for w in waiters if not w.is_patient and w.queue_keys.isdisjoint(hot)])
         chosen = fitting[:MAX_ROUND]
