@@ -28,6 +28,8 @@ class Target(NamedTuple):
 COMMANDS = {
     "init": Target("botapi.serve:init", "Make a data folder, a first bots.cfg and an API key."),
     "serve": Target("botapi.serve:serve", "Run the server."),
+    "backup": Target("botapi.backup:backup", "Save everything while the server goes on."),
+    "restore": Target("botapi.backup:restore", "Make a data folder out of a backup."),
     "settings": Target("botapi.ctl.settings:settings", "Show the settings and their origin."),
     "run": Target("botapi.ctl.run:run", "Submit a task."),
     "trigger": Target("botapi.ctl.run:run", "The original's name of run."),
