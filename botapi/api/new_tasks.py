@@ -53,6 +53,15 @@ class Made:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The final task that somebody wants made anew, where its secret bytes are, and why."""
+
+    of: str
+    secret_bytes_ref: str
+    reason: str
+
+
 def make_task(
     parts: ApiParts,
     caller: Caller,
@@ -61,11 +70,13 @@ def make_task(
     evaluate_only: bool = False,
     form: Form = PUBLISHED,
     check_capacity: Check | None = None,
+    again: Again | None = None,
 ) -> Made:
     """Check, settle with what pool and server say, and store (prpc-api 6.1, in its order).
 
     The request that a request uuid made before is given back as it was stored, after all
     checks of this one. `check_capacity` is asked last, and only for a task that must run.
+    `again`: the new task is a retry that a person asked for.
     Raises Refusal: INVALID_ARGUMENT with the place, PERMISSION_DENIED, NOT_FOUND or
     FAILED_PRECONDITION for a parent, RESOURCE_EXHAUSTED.
     """
@@ -81,7 +92,9 @@ def make_task(
     sealed = seal_bytes(parts, new)
     if sealed is not None:
         draft = replace(draft, secret_bytes_ref=sealed.ref)
-    created, request = _stored(parts, draft, original, sealed)
+    if again is not None:
+        draft = replace(draft, retry_of=again.of, secret_bytes_ref=again.secret_bytes_ref)
+    created, request = _stored(parts, draft, original, sealed, again.reason if again else "")
     return (
         Made(request, created.task, is_new=True)
         if created.is_new
@@ -202,7 +215,11 @@ def _original(parts: ApiParts, draft: TaskRequest) -> Original | None:
 
 
 def _stored(
-    parts: ApiParts, draft: TaskRequest, original: Original | None, sealed: SealedBytes | None
+    parts: ApiParts,
+    draft: TaskRequest,
+    original: Original | None,
+    sealed: SealedBytes | None,
+    reason: str,
 ) -> tuple[Created, TaskRequest]:
     for _ in range(MAX_DRAWS):
         now_ms = parts.clock.now_ms()
@@ -216,7 +233,7 @@ def _stored(
                 request_uuid=request.request_uuid,
                 nonce=entry_id,
                 original=original,
-                also=_beside(parts, request, entry_id, sealed),
+                also=_beside(parts, request, entry_id, sealed, reason),
             )
         except TaskIdTaken:
             continue
@@ -227,7 +244,7 @@ def _stored(
 
 
 def _beside(
-    parts: ApiParts, request: TaskRequest, entry_id: str, sealed: SealedBytes | None
+    parts: ApiParts, request: TaskRequest, entry_id: str, sealed: SealedBytes | None, reason: str
 ) -> Also:
     """The audit entry and the sealed secret bytes, in the transaction of the task."""
 
@@ -236,10 +253,10 @@ def _beside(
             at_ms=request.created_ms,
             entry_id=entry_id,
             actor=request.authenticated.removeprefix("user:"),
-            verb="task.create",
+            verb="task.retry" if request.retry_of else "task.create",
             target=f"task {request.task_id}",
-            reason="",
-            before="",
+            reason=reason,
+            before=request.retry_of,
             after=task.state,
         )
         txn.put(codec.AUDIT, entry)

@@ -25,6 +25,7 @@ from botapi.api import (
     people,
     problems,
     queries,
+    retries,
     secrets,
     tasks,
     users,
@@ -131,6 +132,17 @@ def cancel_many(call: Call) -> Answer:
     queries.check_names(call.query, ())
     body = ending.CANCEL_MANY_BODY.read(call.body)
     return Answer(ending.cancel_tasks(call.server, call.person.caller, body))
+
+
+def retry_task(call: Call, task_id: str) -> Answer:
+    """`POST /tasks/<id>/retry`."""
+    queries.check_names(call.query, ())
+    body = retries.RETRY_BODY.read(call.body)
+    view, is_new = retries.retry(
+        call.server, call.person.caller, task_id, body, call.idempotency_key
+    )
+    location = {"Location": f"{ROOT}/tasks/{view['task_id']}"}
+    return Answer(view, 201 if is_new else 200, location)
 
 
 def get_output(call: Call, task_id: str) -> Answer:
@@ -468,6 +480,7 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     "/tasks/<task_id>": {"GET": Route(get_task, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/why": {"GET": Route(get_why, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/cancel": {"POST": Route(cancel, Needs(P.TASKS_CANCEL, On.TASK))},
+    "/tasks/<task_id>/retry": {"POST": Route(retry_task, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/output": {"GET": Route(get_output, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/outputs": {"GET": Route(list_outputs, Needs(P.TASKS_GET, On.TASK))},
     "/tasks/<task_id>/outputs.<kind>": {

@@ -111,6 +111,7 @@ def task_view(task: Task, request: TaskRequest, position: OutputPosition, why: s
         "output_bytes": max(task.output_bytes, position.committed),
         "missing_bytes": max(task.missing_bytes, position.missing_bytes),
         "output_limit_hit": position.limit_hit,
+        "late_bytes": task.late_bytes,
         "why": why or None,
     }
 
