@@ -11,6 +11,7 @@ from botapi.cfg.mistakes import BadConfig, Mistake, in_order
 from botapi.cfg.places import Path, Place, places
 from botapi.cfg.pools_rules import check, regex_of, template_of, warnings
 from botapi.cfg.text_proto import ParsedFile, opened, parsed
+from botapi.domain.artifacts import CipdInput, CipdPackage
 from botapi.domain.pools import (
     Pool,
     PoolsConfig,
@@ -58,10 +59,19 @@ def _meaning(message: pools_pb2.PoolsCfg, where: Mapping[Path, Place]) -> PoolsC
         said.name: _deployment(said, templates) for said in message.task_template_deployment
     }
     return PoolsConfig.of(
-        pool
-        for number, said in enumerate(message.pool)
-        for pool in _pools(said, where[("pool", number),].line, templates, deployments)
+        (
+            pool
+            for number, said in enumerate(message.pool)
+            for pool in _pools(said, where[("pool", number),].line, templates, deployments)
+        ),
+        _default_packages(message.default_external_services.cipd),
     )
+
+
+def _default_packages(message: pools_pb2.ExternalServices.CIPD) -> CipdInput | None:
+    said = message.client_package
+    client = CipdPackage(said.pkg, said.version, said.path) if said.pkg else None
+    return CipdInput(message.server, client) if message.server or client else None
 
 
 def _pools(

@@ -13,7 +13,7 @@ from botapi.cfg.mistakes import Complaint, Spot, shown
 from botapi.cfg.text_proto import ignored
 from botapi.domain.dimensions import SHOWN_KEY_BYTES, key_problem, quote, value_problem
 from botapi.domain.pools import TaskTemplate, TemplateEnv, include_cycle
-from botapi.domain.value_rules import is_email, realm_problem
+from botapi.domain.value_rules import is_email, realm_problem, url_problem
 
 MAX_TEMPLATES = 1_000
 """Most task templates of a pools.cfg."""
@@ -22,7 +22,6 @@ MAX_REGEX_CHARS = 256
 _PACKAGES = "ignored: this server fetches no packages"
 _IGNORED = {
     "PoolsCfg.bot_monitoring": "obsolete, ignored",
-    "PoolsCfg.default_external_services": _PACKAGES,
     "Pool.external_schedulers": "ignored: there is one scheduler",
     "Pool.enforced_realm_permissions": "ignored: permissions are always enforced",
     "TaskTemplate.cipd_package": _PACKAGES,
@@ -46,6 +45,7 @@ def warnings(message: pools_pb2.PoolsCfg) -> Iterator[Complaint]:
 
 def check(message: pools_pb2.PoolsCfg) -> Iterator[Complaint]:
     """Every mistake in a parsed pools.cfg."""
+    yield from _default_packages(message)
     templates = {said.name: template_of(said) for said in message.task_template}
     yield from _templates(message, templates)
     deployments: dict[str, int] = {}
@@ -95,6 +95,15 @@ def regex_of(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError, FutureWarning) as error:
         raise ValueError(str(error)) from None
+
+
+def _default_packages(message: pools_pb2.PoolsCfg) -> Iterator[Complaint]:
+    said, here = message.default_external_services.cipd, Spot().at("default_external_services")
+    if said.server and (problem := url_problem(said.server, may_be_loopback_http=True)):
+        yield here, f"bad server of cipd {shown(said.server)}: {problem}"
+    client = said.client_package
+    if said.HasField("client_package") and not (client.pkg and client.version):
+        yield here, "client_package of cipd needs pkg and version"
 
 
 def _new_name(name: str, number: int, spot: Spot, seen: dict[str, int]) -> Iterator[Complaint]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from botapi.cfg.mistakes import BadConfig
 from botapi.cfg.pools_cfg import load, read
 from botapi.cfg.pools_rules import MAX_REGEX_CHARS, MAX_TEMPLATES
+from botapi.domain.artifacts import CipdInput, CipdPackage
 from botapi.domain.pools import (
     Pool,
     PoolsConfig,
@@ -340,10 +341,32 @@ def test_templates_are_bounded():
     ]
 
 
+@pytest.mark.spec("7.7.p1", "prpc:4.2.2")
+def test_default_server_and_client_of_packages_are_read():
+    text = """default_external_services { cipd {
+  server: "https://packages.example.com"
+  client_package { pkg: "client" version: "version:1" path: "x" }
+} }"""
+    assert warned(text) == []
+    found = load(text).default_cipd
+    client = CipdPackage("client", "version:1", "x")
+    assert found == CipdInput("https://packages.example.com", client)
+    assert load("").default_cipd is None
+
+
+def test_default_packages_that_no_task_could_use_are_mistakes():
+    text = """default_external_services { cipd { server: "s" client_package { pkg: "p" } } }"""
+    assert mistakes(text) == [
+        'pools.cfg:1:1: default_external_services: bad server of cipd "s": '
+        "not an https URL (http only to loopback)",
+        "pools.cfg:1:1: default_external_services: client_package of cipd needs pkg and version",
+    ]
+
+
 @pytest.mark.spec("7.7.1.2", "7.7.1.6", "7.7.1.8")
 def test_what_is_ignored_is_warned_of():
     text = """bot_monitoring { name: "m" }
-default_external_services { cipd { server: "s" client_package { pkg: "p" } } }
+
 task_template { name: "t" cipd_package { path: "a" pkg: "b" version: "c" } }
 pool { name: "x" realm: "p:x" owners: "somebody"
   external_schedulers { address: "a" id: "b" }
@@ -352,7 +375,6 @@ pool { name: "x" realm: "p:x" owners: "somebody"
     packages = "ignored: this server fetches no packages"
     assert warned(text) == [
         "pools.cfg:1:1: bot_monitoring: obsolete, ignored",
-        f"pools.cfg:2:1: default_external_services: {packages}",
         f"pools.cfg:3:27: task_template #0 / cipd_package: {packages}",
         'pools.cfg:4:31: pool #0 / owners #0: owner is not an e-mail: "somebody"',
         "pools.cfg:5:3: pool #0 / external_schedulers: ignored: there is one scheduler",
