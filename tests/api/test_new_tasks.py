@@ -143,6 +143,7 @@ def test_ten_megabytes_of_tags_are_refused_at_once(admin):
     assert (reply.status_code, reply.json["code"]) == (413, "too_large")
 
 
+@pytest.mark.spec("9.5.1.1", "9.5.1.2", "9.5.1.3", "10.7.1.20")
 def test_everything_that_was_said_is_shown_again(admin):
     body = {
         "name": "all",
