@@ -162,6 +162,30 @@ def interrupt(process):
 
 
 @pytest.mark.slow
+def test_interrupted_spawn_leaves_the_ids_and_says_how_to_go_on(script, tmp_path):
+    file = tmp_path / "requests.json"
+    file.write_text(json.dumps([{"command": ["x"]}] * 3))
+    script.reply(201, make_task("a0", "PENDING"))
+    script.hold()
+    environ = os.environ | {"SKEP_SERVER": script.url, "SKEP_TOKEN": "k", "SKEP_FORMAT": "id"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", AS_A_SHELL_STARTS_IT, "spawn", str(file), "--jobs", "1"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while script.replies:
+        assert script.arrived.wait(30)
+        script.arrived.clear()
+    process.send_signal(signal.SIGINT)
+    script.released.set()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.startswith(b"a0\n")
+    assert b"of 3 made; the same command makes the rest" in err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["collect", "a0"], ["run", "--wait", "--", "x"]])
 def test_interrupted_wait_leaves_the_ids_and_exits_130(script, arguments):
     if arguments[0] == "run":
@@ -324,6 +348,101 @@ def test_server_that_is_not_there_is_exit_3(script, skep):
     done = skep("whoami", SKEP_SERVER="http://127.0.0.1:1")
     assert done.exit_code == 3
     assert done.stderr.startswith("error: http://127.0.0.1:1: not reachable: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        (["COMPLETED", "COMPLETED"], 0),
+        (["COMPLETED", "TIMED_OUT"], 1),
+        (["TIMED_OUT", "KILLED"], 10),
+        (["CANCELED", "EXPIRED", "TIMED_OUT"], 11),
+        (["COMPLETED", "RUNNING"], 8),
+        (["RUNNING", "TIMED_OUT"], 1),
+        (["BOT_DIED", "RUNNING"], 11),
+        (["NO_RESOURCE"], 11),
+        (["CLIENT_ERROR"], 1),
+    ],
+)
+def test_the_worst_task_decides_the_exit_code(script, skep, states, code):
+    tasks = [make_task(f"{number}0", state) for number, state in enumerate(states)]
+    script.reply(200, {"items": tasks})
+    ids = [task["task_id"] for task in tasks]
+    assert skep("collect", "--no-wait", *ids).exit_code == code
+
+
+def test_retry_asks_the_server_and_prints_the_new_id(script, skep):
+    script.reply(201, make_task("b0", "PENDING"))
+    done = skep("task", "retry", "a0", "--same-bot", "--reason", "flaky")
+    assert (done.exit_code, done.stdout) == (0, "b0\n")
+    assert script.calls == ["POST /api/v1/tasks/a0/retry"]
+    assert script.asked[0].body == {"same_bot": True, "reason": "flaky"}
+    assert "Idempotency-Key" in script.asked[0].headers
+    script.refuse(404, "there is no task")
+    assert skep("task", "retry", "a0").exit_code == 5
+
+
+def test_cancel_by_tags_follows_the_cursor_up_to_the_limit(script, skep):
+    script.reply(200, {"items": [], "count": 2500, "count_kind": "at_least"})
+    script.reply(200, {"matched": 1000, "next_cursor": "c1"})
+    script.reply(200, {"matched": 200, "next_cursor": "c2"})
+    done = skep(
+        *("cancel-tasks", "-tag", "a:b", "-start", "2026-01-01T00:00:00Z", "--limit", "1200"),
+        *("--kill-running", "--reason", "r", "--yes", "-o", "id"),
+    )
+    assert (done.exit_code, done.stdout) == (0, "1200\n"), done.stderr
+    assert done.stderr == (
+        "at least 2500 task(s), pending or running, will be canceled, at most 1200 of them\n"
+    )
+    common = {"tags": ["a:b"], "kill_running": True, "reason": "r", "end": ""}
+    common["start"] = "2026-01-01T00:00:00.000Z"
+    assert [asked.body for asked in script.asked[1:]] == [
+        common | {"limit": 1000, "cursor": ""},
+        common | {"limit": 200, "cursor": "c1"},
+    ]
+
+
+def test_terminate_waits_until_the_bot_has_exited(script, skep):
+    script.reply(200, {"task_id": "a0"}).reply(200, make_task("a0", "RUNNING"))
+    script.reply(200, make_task("a0"))
+    done = skep("terminate", "vm1", "-wait", "--reason", "disk")
+    assert (done.exit_code, done.stdout) == (0, "a0\n")
+    assert script.asked[0].body == {"reason": "disk"}
+    script.reply(200, {"task_id": "a0"}).reply(200, make_task("a0", "EXPIRED"))
+    assert skep("terminate", "vm1", "--wait").exit_code == 11
+
+
+def test_results_go_to_a_file_as_json_when_asked(script, skep, tmp_path):
+    whole = {"items": [make_task()], "next_cursor": None}
+    script.reply(200, whole).reply(200, whole).reply(200, whole)
+    file = tmp_path / "tasks.json"
+    assert skep("tasks", "-json-output", str(file)).stdout == ""
+    assert json.loads(file.read_text()) == whole
+    assert json.loads(skep("tasks", "--json-output", "-").stdout) == whole
+    done = skep("tasks", "--json-output", "/nowhere/f")
+    assert done.exit_code == 2
+    assert "No such file" in done.stderr
+
+
+def test_times_are_sent_in_full(script, skep):
+    script.reply(200, {"items": [make_task()], "next_cursor": None})
+    assert skep("tasks", "--from", "2026-01-01T01:00:00+01:00").exit_code == 0
+    assert script.calls == ["GET /api/v1/tasks?from=2026-01-01T00%3A00%3A00.000Z&limit=100"]
+
+
+def test_parent_and_timeout_come_from_the_environment(script, skep):
+    script.reply(201, make_task("a0", "PENDING"))
+    done = skep("run", "--", "x", SWARMING_TASK_ID="b1", SWARMING_USER="ann", SKEP_TIMEOUT="5")
+    assert done.exit_code == 0, done.stderr
+    assert script.asked[0].body == {"command": ["x"], "user": "ann", "parent_task_id": "b1"}
+    shown = skep("settings", "show", "--origin", SKEP_TIMEOUT="5")
+    assert "SKEP_TIMEOUT_S\t5\tSKEP_TIMEOUT" in shown.stdout
+    assert "is no setting" not in shown.stderr
+
+
+def test_version_is_of_skep_python_and_platform(skep):
+    rows = dict(line.split("\t") for line in skep("version").stdout.splitlines())
+    assert {"version", "python", "platform", "server"} <= set(rows)
 
 
 def test_usage_errors_are_exit_2():

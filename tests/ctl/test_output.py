@@ -3,8 +3,14 @@
 import io
 import json
 
-from botapi.ctl import output, terminal
+import pytest
+import yaml
+
+from botapi.ctl import output, progress, terminal
+from botapi.ctl.command import Invocation
+from botapi.ctl.errors import Invalid
 from botapi.ctl.output import Listing, as_cell, key
+from botapi.settings import Settings
 
 LISTING = Listing("thing", (key("id"), key("state")))
 ITEMS = [{"id": "a", "state": "x\ty"}, {"id": "b", "state": None}]
@@ -48,3 +54,86 @@ def test_table_on_a_terminal_never_shortens_identifiers():
     terminal.show_table(["id", "text"], [[long, "t" * 200]], file)
     assert long in file.getvalue()
     assert "…" in file.getvalue()
+
+
+@pytest.fixture
+def look():
+    """Show results so, for one test."""
+    tokens = []
+
+    def use(**how):
+        tokens.append(output.LOOK.set(output.Look(**how)))
+
+    yield use
+    for token in reversed(tokens):
+        output.LOOK.reset(token)
+
+
+def test_csv_quotes_and_has_titles(capsys, look):
+    items = [{"id": "a", "state": 'x,"y"'}]
+    output.show_list("csv", LISTING, items, {})
+    assert capsys.readouterr().out == 'id,state\na,"x,""y"""\n'
+    look(has_header=False, cols=("state", "id"))
+    output.show_list("csv", LISTING, items, {})
+    assert capsys.readouterr().out == '"x,""y""",a\n'
+
+
+def test_yaml_is_the_json_document(capsys):
+    whole = {"items": [{"id": "a", "n": None, "text": "yes", "é": 1}]}
+    output.show_list("yaml", LISTING, whole["items"], whole)
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text) == whole
+    assert "é" in text
+
+
+def test_columns_are_titles_or_keys_within_keys(capsys, look):
+    look(cols=("a.b", "a.c.d", "state"))
+    items = [{"id": "1", "state": "s", "a": {"b": [1, 2], "c.d": "point"}}]
+    output.show_list("table", LISTING, items, {})
+    assert capsys.readouterr().out == "1,2\tpoint\ts\n"
+    look(cols=("a.b.x",))
+    output.show_item("table", "thing", "1", {"a": {"b": {"x": True}}})
+    assert capsys.readouterr().out == "yes\n"
+
+
+def test_column_that_nothing_has_is_refused_unless_there_is_nothing(look, capsys):
+    look(cols=("stat",))
+    with pytest.raises(Invalid, match="no thing has 'stat'"):
+        output.show_list("table", LISTING, ITEMS, {})
+    output.show_list("table", LISTING, [], {})
+    assert capsys.readouterr().out == ""
+
+
+def test_wide_table_shortens_nothing_and_colour_can_be_forced():
+    file = io.StringIO()
+    terminal.show_table(["id", "text"], [["a", "t" * 200]], file, is_wide=True)
+    assert "t" * 200 in file.getvalue()
+    file = io.StringIO()
+    terminal.show_table(["id"], [["a"]], file, color=True)
+    assert "\x1b[" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environ", "quiet", "is_terminal", "watched"),
+    [
+        ({}, False, True, True),
+        ({}, True, True, False),
+        ({}, False, False, False),
+        ({"CI": "1"}, False, True, False),
+        ({"TERM": "dumb"}, False, True, False),
+    ],
+)
+def test_bar_is_drawn_only_for_somebody_who_watches(
+    monkeypatch, environ, quiet, is_terminal, watched
+):
+    for name in ("CI", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    file = io.StringIO()
+    file.isatty = lambda: is_terminal
+    monkeypatch.setattr("sys.stderr", file)
+    call = Invocation(Settings(), None, quiet)
+    with progress.bar(call, "counting", 3) as advance:
+        advance(2)
+    assert bool(file.getvalue()) is watched

@@ -1,9 +1,18 @@
 """Values on the command line."""
 
+from datetime import UTC, datetime, timedelta
+
 import click
 import pytest
 
-from botapi.ctl.params import colon, duration, equals, whole_duration
+from botapi.ctl.params import (
+    colon,
+    duration,
+    equals,
+    moment,
+    optional_dimension,
+    whole_duration,
+)
 
 
 def test_durations_are_seconds():
@@ -24,3 +33,34 @@ def test_pairs_split_at_the_first_separator():
 def test_pairs_need_a_key_and_a_separator(text):
     with pytest.raises(click.BadParameter, match="has not the form k=v"):
         equals(text)
+
+
+def ago(text):
+    return datetime.now(UTC) - datetime.fromisoformat(moment(text))
+
+
+def test_moments_are_absolute_and_in_utc():
+    assert moment("2026-01-31T14:00:00Z") == "2026-01-31T14:00:00.000Z"
+    assert moment("2026-01-31T14:00:00.5+02:00") == "2026-01-31T12:00:00.500Z"
+    assert ago("now") < timedelta(seconds=60)
+    assert timedelta(hours=2) <= ago("-2h") < timedelta(hours=2, seconds=60)
+
+
+def test_words_for_days_are_of_this_machine():
+    for text, days, clock in (("today", 0, (0, 0)), ("yesterday 9:30", 1, (9, 30))):
+        found = datetime.fromisoformat(moment(text)).astimezone()
+        assert (found.hour, found.minute) == clock
+        assert (datetime.now().astimezone().date() - found.date()).days == days
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-", "-2x", "yesterday noon", "25:00", "2026-13-01"])
+def test_text_that_is_no_moment_is_refused(text):
+    with pytest.raises(click.BadParameter):
+        moment(text)
+
+
+def test_optional_dimension_may_hold_colons():
+    assert optional_dimension("k=a:b:2m") == ("k", "a:b", 120)
+    for text in ("k=v", "kv:30", "k=v:soon", "k=v:1.5"):
+        with pytest.raises(click.BadParameter):
+            optional_dimension(text)
