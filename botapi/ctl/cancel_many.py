@@ -1,7 +1,6 @@
 """Canceling by a filter: what it finds is counted and asked for before anything ends."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botapi.ctl import output
@@ -11,6 +10,7 @@ from botapi.ctl.errors import Invalid
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS, segment
 from botapi.ctl.paging import PAGE_MAX, NothingMatched, counted, read_count, read_pages
+from botapi.ctl.parallel import in_order
 from botapi.ctl.progress import bar
 from botapi.ctl.task_filters import Filters, as_query
 
@@ -76,8 +76,9 @@ def _one_by_one(call: Invocation, filters: Filters, body: Json, limit: int) -> i
     found = read_pages(call, "tasks", "/tasks", filters, limit)
     ids = [task["task_id"] for task in found["items"]]
     canceled = 0
-    with ThreadPoolExecutor(CONNECTIONS) as pool, bar(call, "canceling", len(ids)) as advance:
-        for count, is_done in enumerate(pool.map(lambda i: _cancel(call, i, body), ids), 1):
+    done = in_order(lambda task_id: _cancel(call, task_id, body), ids, CONNECTIONS)
+    with bar(call, "canceling", len(ids)) as advance:
+        for count, is_done in enumerate(done, 1):
             canceled += is_done
             advance(count)
     return canceled
@@ -90,11 +91,13 @@ def _cancel(call: Invocation, task_id: str, body: Json) -> bool:
 
 def delete_each(call: Invocation, bot_ids: Sequence[str]) -> list[str]:
     """Delete these bots, some at once; the ids of those that are gone now."""
-    with ThreadPoolExecutor(CONNECTIONS) as pool, bar(call, "deleting", len(bot_ids)) as advance:
-        deleted = []
-        answers = pool.map(
-            lambda i: call.client.delete(f"bot {i}", f"/bots/{segment(i)}")["deleted"], bot_ids
-        )
+    deleted: list[str] = []
+    answers = in_order(
+        lambda i: call.client.delete(f"bot {i}", f"/bots/{segment(i)}")["deleted"],
+        bot_ids,
+        CONNECTIONS,
+    )
+    with bar(call, "deleting", len(bot_ids)) as advance:
         for count, (bot_id, is_gone) in enumerate(zip(bot_ids, answers, strict=True), 1):
             deleted += [bot_id] * bool(is_gone)
             advance(count)

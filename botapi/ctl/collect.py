@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.http import CONNECTIONS
 from botapi.ctl.output import Listing, path
+from botapi.ctl.parallel import in_order
 from botapi.ctl.params import duration
 from botapi.ctl.progress import bar
 from botapi.ctl.task_body import read_text
@@ -270,17 +270,15 @@ def fetch(
 
     texts: dict[str, str] = {}
     ids = [task["task_id"] for task in tasks]
-    with ThreadPoolExecutor(fetchers) as pool, bar(call, "fetching", len(ids)) as advance:
-        for start in range(0, len(ids), fetchers):  # no more of them in memory at once
-            some = ids[start : start + fetchers]
-            contents = pool.map(lambda task_id: _fetch_one(call, task_id, forms), some)
-            for task_id, content in zip(some, contents, strict=True):
-                if forms.to_console:
-                    call.note(f"output of {task_id}:")
-                    output.write_bytes(content)
-                if forms.to_json:
-                    texts[task_id] = content.decode("utf-8", "replace")
-            advance(start + len(some))
+    contents = in_order(lambda task_id: _fetch_one(call, task_id, forms), ids, fetchers)
+    with bar(call, "fetching", len(ids)) as advance:
+        for count, (task_id, content) in enumerate(zip(ids, contents, strict=True), 1):
+            if forms.to_console:
+                call.note(f"output of {task_id}:")
+                output.write_bytes(content)
+            if forms.to_json:
+                texts[task_id] = content.decode("utf-8", "replace")
+            advance(count)
     return texts
 
 

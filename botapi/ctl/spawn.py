@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import islice
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from botapi.ctl.errors import CtlError, Invalid
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS
 from botapi.ctl.output import Column, Listing, key
+from botapi.ctl.parallel import in_order
 from botapi.ctl.progress import bar
 from botapi.ctl.task_body import read_text
 
@@ -84,20 +84,10 @@ class Spawning:
 
     def submit(self, jobs: int) -> None:
         """Submit all, `jobs` at once; after the first error no further one begins."""
-        indexes = iter(range(len(self._bodies)))
-        with (
-            ThreadPoolExecutor(jobs) as pool,
-            bar(self._call, "submitting", len(self._bodies)) as advance,
-        ):
-            begin: Callable[[int], Future[None]] = lambda i: pool.submit(self._submit, i)  # noqa: E731
-            running = {begin(index) for index in islice(indexes, jobs)}
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
+        wanted = takewhile(lambda _index: not self.errors, range(len(self._bodies)))
+        with bar(self._call, "submitting", len(self._bodies)) as advance:
+            for _ in in_order(self._submit, wanted, jobs):
                 advance(len(self.made))
-                if not self.errors:
-                    running |= {begin(index) for index in islice(indexes, len(done))}
 
     def _submit(self, index: int) -> None:
         name = f"{self._digest}{index}".encode()
@@ -115,7 +105,7 @@ class Spawning:
 
     def tasks(self) -> list[Json]:
         """The tasks that exist, in the order of the file."""
-        return [self.made[index] for index in sorted(self.made)]
+        return [task for _index, task in sorted(self.made.copy().items())]
 
     def show(self) -> None:
         """Print the tasks."""

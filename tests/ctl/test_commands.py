@@ -177,9 +177,7 @@ def test_interrupted_spawn_leaves_the_ids_and_says_how_to_go_on(script, tmp_path
     while script.replies:
         assert script.arrived.wait(30)
         script.arrived.clear()
-    process.send_signal(signal.SIGINT)
-    script.released.set()
-    out, err = process.communicate(timeout=60)
+    out, err = interrupt(process)  # while the second submission is still held
     assert process.returncode == 130
     assert out.startswith(b"a0\n")
     assert b"of 3 made; the same command makes the rest" in err
