@@ -28,6 +28,7 @@ from botapi.auth.release_signing import (
     public_bytes,
     sign_manifest,
 )
+from botapi.auth.sign_in import IssuerClient
 from botapi.blobs.bucket import BucketBlobs
 from botapi.blobs.disk import DiskBlobs
 from botapi.blobs.protocol import BlobStore
@@ -171,6 +172,7 @@ def build(
         ready_ms=clock.now_ms(),
         holder=f"{rng.randbits(64):016x}",
     )
+    key_sets = KeySets(concurrency, clock)
     bots = BotServer(
         store=store,
         clock=clock,
@@ -183,7 +185,7 @@ def build(
             lambda: config.cached().fleet.token_exchanges, issuer, concurrency, clock, rng
         ),
         enrolled=enrolled,
-        credentials=CredentialChecker(KeySets(concurrency, clock)),
+        credentials=CredentialChecker(key_sets),
         config=config,
         archives=archives,
         offers=offers,
@@ -219,6 +221,7 @@ def build(
             blobs=blobs,
             vault=vault,
             directory=directory,
+            issuer_client=IssuerClient(concurrency, clock, key_sets, settings.sign_in_secret),
         ),
         stop=[unsubscribe, unsubscribe_directory, keys.close, config.close, archives.close],
     )

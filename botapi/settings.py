@@ -264,6 +264,9 @@ class Settings:
         "",
         "file with the keys that secrets are sealed with; empty is `secrets.keys` in `data_dir`",
     )
+    sign_in_secret: str = _field(
+        Knob("server", _text, "", "client secret at the issuer of `sign_in`", secret=True), ""
+    )
     log_format: str = _derived(
         _log_format, "console on a terminal, else json", "form of a log line", _terminal_log_format
     )

@@ -41,7 +41,8 @@ LIST_PARAMETERS = ("q", "dimension", "status", "count", "limit", "cursor")
 def listed(parts: ApiParts, caller: Caller, query: Query, base_url: str) -> Json:
     """One page of bots by id, of pools that the caller may list.
 
-    The counts by status are of the bots with these dimensions. With a `q` they are there only when the index can answer it.
+    The counts by status are of the bots with these dimensions. With a `q` they are there
+    only when the index can answer it.
     """
     queries.check_names(query, LIST_PARAMETERS)
     plan = filters.plan_bots(_asked_by(query), query)

@@ -9,6 +9,7 @@ from botapi.api.known_dimensions import KnownDimensions
 from botapi.api.waits import Waits
 from botapi.auth.directory import Directory
 from botapi.auth.keys import KeyRing
+from botapi.auth.sign_in import IssuerClient
 from botapi.blobs.transfer import Transfers
 from botapi.cfg.provider import Provider
 from botapi.cfg.releases import Releases
@@ -43,6 +44,7 @@ class ApiParts:
     blobs: Transfers
     vault: Vault
     directory: Directory
+    issuer_client: IssuerClient
     waits: Waits = field(init=False)
     capacity: Capacity = field(init=False)
     dimensions: KnownDimensions = field(init=False)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from botapi.api.parts import ApiParts
 from botapi.auth.access import ApiKey, bad_api_key, bearer
-from botapi.auth.directory import SESSION_LIFE_S, SESSIONS, Session
+from botapi.auth.directory import SESSION_LIFE_S, SESSIONS, Session, User
 from botapi.auth.keys import SIGNING
+from botapi.auth.sign_in import PENDING_LIFE_S, Pending
 from botapi.auth.signing import BadSignature, Purpose, sign, unsign
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import ANONYMOUS, Caller, Grant, Role
-from botapi.transactions.change_user import end_session, open_session
+from botapi.transactions.change_user import change_user, end_session, open_session
 
 SESSION_COOKIE = "skep_session"
 ACCESS_TOKEN_LIFE_S = 2 * 3600
@@ -111,8 +112,38 @@ def sign_in(parts: ApiParts, api_key: str) -> tuple[str, Person]:
     return _open(parts, caller, key)
 
 
+def begin_sign_in(parts: ApiParts, redirect_uri: str, following: str) -> tuple[str, str] | None:
+    """Where to send a browser, and a cookie for it; None without `sign_in` in settings.cfg."""
+    rule = parts.config.cached().fleet.sign_in
+    if rule is None:
+        return None
+    location, pending = parts.issuer_client.begin(rule, redirect_uri, following, parts.rng)
+    keys, now_ms = parts.keys.keys(SIGNING), parts.clock.now_ms()
+    return location, sign(Purpose.SIGN_IN, keys, pending.as_json(), now_ms=now_ms)
+
+
+def finish_sign_in(
+    parts: ApiParts, pending: str, redirect_uri: str, state: str, code: str
+) -> tuple[str, str]:
+    """A session's cookie for who came back from the issuer, and the path to go to."""
+    rule = parts.config.cached().fleet.sign_in
+    keys, now_ms = parts.keys.keys(SIGNING), parts.clock.now_ms()
+    try:
+        value = unsign(Purpose.SIGN_IN, keys, pending, now_ms=now_ms, max_age_s=PENDING_LIFE_S)
+    except BadSignature:
+        value = None
+    if rule is None or value is None:
+        raise Refusal(Code.PERMISSION_DENIED, "this browser did not begin to sign in; begin again")
+    begun = Pending.of_json(value)
+    identity = parts.issuer_client.finish(rule, begun, redirect_uri, state, code)
+    cookie, _ = sign_in_as(parts, identity)
+    return cookie, begun.following
+
+
 def sign_in_as(parts: ApiParts, identity: str) -> tuple[str, Person]:
     """A new page session for somebody whom an issuer knows. Raises Refusal UNAUTHENTICATED."""
+    made = User(identity, created_ms=parts.clock.now_ms())
+    change_user(parts.store, identity, lambda known: known or made)
     caller = parts.directory.of_identity(identity)
     if caller is None:
         raise bad_api_key()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from botapi.api import (
     access,
@@ -118,6 +119,25 @@ class ApiServer(ApiParts):
     def anybody(self) -> Person | None:
         """Who somebody is that has not signed in; None when such people may not read."""
         return people.anybody(self)
+
+    def issuer(self) -> str:
+        """Where people sign in; empty where an API key is the only way."""
+        rule = self.config.cached().fleet.sign_in
+        return urlsplit(rule.issuer).netloc if rule else ""
+
+    def access_token(self, session_id: str) -> tuple[str, int]:
+        """A token for scripts of this session's pages, and its end in s since 1970."""
+        return people.access_token(self, session_id)
+
+    def begin_sign_in(self, redirect_uri: str, following: str) -> tuple[str, str] | None:
+        """Where to send a browser, and a cookie for it; None where there is no issuer."""
+        return people.begin_sign_in(self, redirect_uri, following)
+
+    def finish_sign_in(
+        self, pending: str, redirect_uri: str, state: str, code: str
+    ) -> tuple[str, str]:
+        """A session's cookie for who came back from the issuer, and the path to go to."""
+        return people.finish_sign_in(self, pending, redirect_uri, state, code)
 
     def sign_out(self, session_id: str) -> None:
         """End a page session."""

@@ -40,6 +40,7 @@ class Claims:
     email: str | None = None
     email_verified: Any = None
     google: Any = None
+    nonce: str | None = None
 
     @property
     def audiences(self) -> tuple[str, ...]:

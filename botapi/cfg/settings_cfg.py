@@ -166,7 +166,7 @@ def _sign_in(message: settings_pb2.SettingsCfg) -> SignIn | None:
     if not message.HasField("sign_in") or any(sign_in_problems(said)):
         return None
     domains = frozenset(domain.lower() for domain in said.email_domain)
-    return SignIn(said.issuer.rstrip("/"), said.client_id, domains)
+    return SignIn(said.issuer, said.client_id, domains)
 
 
 def _deployment(message: settings_pb2.SettingsCfg) -> Deployment | None:

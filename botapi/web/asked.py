@@ -121,6 +121,24 @@ class Server(Protocol):
         """Who somebody is that has not signed in; None when such people may not read."""
         ...
 
+    def issuer(self) -> str:
+        """Where people sign in, in a word; empty where an API key is the only way."""
+        ...
+
+    def access_token(self, session_id: str) -> tuple[str, int]:
+        """A token for scripts of this session's pages, and its end in s since 1970."""
+        ...
+
+    def begin_sign_in(self, redirect_uri: str, following: str) -> tuple[str, str] | None:
+        """Where to send a browser, and a cookie for it; None where there is no issuer."""
+        ...
+
+    def finish_sign_in(
+        self, pending: str, redirect_uri: str, state: str, code: str
+    ) -> tuple[str, str]:
+        """A session's cookie for who came back from the issuer, and the path to go to."""
+        ...
+
     def sign_out(self, session_id: str) -> None:
         """End a session."""
         ...

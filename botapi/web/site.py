@@ -19,6 +19,7 @@ from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge, Door, read_bod
 from botapi.store.protocol import StoreError
 from botapi.web import old_pages, pages, signin, words
 from botapi.web.asked import Person, Server
+from botapi.web.openid import OpenId
 from botapi.web.pages import Page, PlainText, Redirect, Shown, Visit
 from botapi.web.render import Templates
 from botapi.web.static_files import StaticFiles
@@ -90,6 +91,7 @@ class Site:
         _add(routes, "/signin", "sign_in", self._sign_in, "POST")
         _add(routes, "/signout", "sign_out", self._sign_out, "POST")
         _add(routes, "/static/<name>", "static_file", self._static, "GET")
+        OpenId(self.server, self.door).add(routes)
         routes.after_request(_secured)
         routes.register_error_handler(Refusal, self.of_refusal)
         routes.register_error_handler(BodyTooLarge, self._of_body_too_large)
@@ -175,6 +177,7 @@ class Site:
             "next": signin.local_path(following),
             "complaint": complaint,
             "visitor_token": self.server.form_token(visitor),
+            "issuer": self.server.issuer(),
         }
         response = self._html("signin.html", None, values, status)
         signin.keep(

@@ -113,7 +113,7 @@ def test_nothing_is_granted_without_a_word():
 def test_sign_in_is_read():
     text = 'sign_in { issuer: "https://id.example/" client_id: "c" email_domain: "Example.com" }'
     assert read(text.encode()).settings.sign_in == SignIn(
-        "https://id.example", "c", frozenset({"example.com"})
+        "https://id.example/", "c", frozenset({"example.com"})
     )
 
 

@@ -4,14 +4,16 @@ Keys and signatures are real; only the people behind them are not.
 """
 
 import contextlib
+import hashlib
 import http.server
 import ipaddress
 import json
 import ssl
 import threading
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from urllib.parse import parse_qsl
 
 import jwt
 from botpb import machine_token_pb2
@@ -149,6 +151,9 @@ class IssuerServer(Issuer):
         super().__init__()
         self.asked = []
         self.answers = {}
+        self.codes = {}
+        """What a code is good for: the parameters of the authorization, and who signed in."""
+        self.client_secret = ""
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -162,6 +167,15 @@ class IssuerServer(Issuer):
                 self.end_headers()
                 with contextlib.suppress(OSError):
                     self.wfile.write(body)
+
+            def do_POST(self):
+                outer.asked.append(self.path)
+                form = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                status, body = outer.exchange(dict(parse_qsl(form)))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *args):
                 pass
@@ -180,9 +194,41 @@ class IssuerServer(Issuer):
         if path in self.answers:
             return self.answers[path]
         if path == DISCOVERY:
-            found = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
+            found = {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/keys",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+            }
             return 200, {}, json.dumps(found).encode()
         return (200, {}, json.dumps(self.jwks()).encode()) if path == "/keys" else (404, {}, b"")
+
+    def authorize(self, location, **claims):
+        """Somebody signs in at `location`; the parameters that their browser comes back with."""
+        url, _, query = location.partition("?")
+        asked = dict(parse_qsl(query))
+        assert url == f"{self.url}/authorize"
+        assert (asked["response_type"], asked["code_challenge_method"]) == ("code", "S256")
+        code = f"code{len(self.codes)}"
+        self.codes[code] = asked, claims
+        return {"state": asked["state"], "code": code}
+
+    def exchange(self, form):
+        """A code for an identity token, once, to whom it was given (RFC 6749 4.1.3, RFC 7636)."""
+        asked, claims = self.codes.pop(form.get("code"), ({}, {}))
+        challenge = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
+        is_right = (
+            form["grant_type"] == "authorization_code"
+            and asked.get("client_id") == form["client_id"]
+            and asked["redirect_uri"] == form["redirect_uri"]
+            and urlsafe_b64encode(challenge).decode().rstrip("=") == asked["code_challenge"]
+            and form.get("client_secret", "") == self.client_secret
+        )
+        if not is_right:
+            return 400, b'{"error": "invalid_grant"}'
+        said = {"aud": asked["client_id"], "nonce": asked["nonce"], "email_verified": True}
+        token = self.token(**{**said, "email": "alice@example.com", **claims})
+        return 200, json.dumps({"id_token": token, "access_token": "x"}).encode()
 
     def close(self):
         self._http.shutdown()
