@@ -27,7 +27,11 @@ def get_bot_dimensions(call: Call, asked: BotsDimensionsRequest) -> BotsDimensio
         flat = found.of_all
     else:
         flat = frozenset().union(*(found.by_pool.get(pool, ()) for pool in pools))
-    return BotsDimensions(bots_dimensions=string_lists(flat), ts=timestamp(found.at_ms))
+
+    def build() -> BotsDimensions:  # every bot's id is among them
+        return BotsDimensions(bots_dimensions=string_lists(flat), ts=timestamp(found.at_ms))
+
+    return call.parts.concurrency.native(build)
 
 
 def configured_pools(parts: ApiParts) -> list[str]:
