@@ -176,6 +176,8 @@ def test_pages_and_count_are_those_of_a_plain_loop(tasks, asked, limit):
         (TaskFilter(start_ms=NOW + 4), "fe"),
         (TaskFilter(end_ms=NOW + 1), "a"),
         (TaskFilter(start_ms=NOW + 4, end_ms=NOW + 4), ""),
+        (TaskFilter(states=frozenset({TaskState.COMPLETED}), end_ms=NOW + 2), "b"),
+        (TaskFilter(states=frozenset({TaskState.COMPLETED}), start_ms=NOW + 2), "ec"),
         (TaskFilter(bots=frozenset({"vm1"})), "cb"),
         (TaskFilter(bots=frozenset({"vm1"}), only=Only.SUCCESS, end_ms=NOW + 2), "b"),
     ],
