@@ -120,6 +120,14 @@ class Probes:
             state["probe_errors"] = sorted(self._errors)
         return state
 
+    def disk_problem(self, settings: Json) -> Optional[health.Problem]:
+        """Too little space, even after the caches have given back what they must."""
+        problem = health.disk_problem(self._bot_dir, settings)
+        if problem is None or self._storage is None:
+            return problem
+        self._storage.trim(self._storage.room(settings))
+        return health.disk_problem(self._bot_dir, settings)
+
     def temp_entries(self) -> Optional[int]:
         """Entries in the system's temporary folder; None when it cannot be read."""
         found = self.cached("temp", CHEAP_S, lambda: len(os.listdir(tempfile.gettempdir())))
@@ -154,9 +162,9 @@ class Probes:
         return state
 
 
-def health_problems(probes: Probes, bot_dir: str, settings: Json) -> list[health.Problem]:
+def health_problems(probes: Probes, settings: Json) -> list[health.Problem]:
     """What quarantines the bot by itself, in order of precedence."""
-    disk = probes.cached("disk", CHEAP_S, lambda: health.disk_problem(bot_dir, settings))
+    disk = probes.cached("disk", CHEAP_S, lambda: probes.disk_problem(settings))
     found = [disk, health.temp_problem(probes.temp_entries())]
     return [problem for problem in found if problem is not None]
 

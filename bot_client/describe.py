@@ -62,7 +62,7 @@ class Description:
         state = self._state(problems)
         problems += self._sticky.values()
         dimensions = self._dimensions(problems)
-        problems += health_problems(self._probes, self._bot.base_dir, self.settings())
+        problems += health_problems(self._probes, self.settings())
         skew = health.clock_problem(self.clock_skew_s)
         problems += [skew] if skew is not None else []
         self._add_health(state, problems)

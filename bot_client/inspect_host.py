@@ -82,7 +82,7 @@ def doctor(_arguments: list[str]) -> int:
 
 def _host_problems(bot_dir: str, clock: Clock) -> list[health.Problem]:
     settings, _ = health.merge_settings({})
-    problems = health_problems(Probes(bot_dir, "doctor", clock), bot_dir, settings)
+    problems = health_problems(Probes(bot_dir, "doctor", clock), settings)
     if health.is_home(bot_dir):
         problems.append(health.Problem("home", health.HOME_TEXT))
     if not os.access(bot_dir, os.W_OK):

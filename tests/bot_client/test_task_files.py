@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bot_client import cas, workspace
+from bot_client import cas, health, workspace
+from bot_client.attributes import Probes
 from bot_client.blob_api import DiskTrouble, Missing, Stop
 from bot_client.cas import Digest, Directory, DirectoryNode, FileNode, SymlinkNode, encode
 from bot_client.errors import Interrupted, Refused
@@ -429,3 +430,19 @@ def test_index_is_on_disk_before_a_cache_moves(storage, blobs):
     files.prepare()
     index = json.loads(Path(storage.bot_dir, "c/state.json").read_text())
     assert index["items"]["git"]["out"] == "c"
+
+
+def test_disk_too_full_gives_the_caches_up_before_it_is_a_problem(
+    storage, blobs, clock, monkeypatch
+):
+    for name in ("a", "b"):
+        keep_cache(storage, blobs, name, clock)
+    monkeypatch.setattr(storage, "free_bytes", lambda: 10 if storage.named.names() else 99)
+    monkeypatch.setattr(storage, "room", lambda _settings: ROOM._replace(free=50))
+    problem = health.Problem("disk", "Not enough free disk space")
+    monkeypatch.setattr(
+        health, "disk_problem", lambda _dir, _settings: problem if storage.named.names() else None
+    )
+    probes = Probes(storage.bot_dir, "b", clock, storage)
+    assert probes.disk_problem(health.DEFAULT_SETTINGS) is None
+    assert storage.named.names() == []
