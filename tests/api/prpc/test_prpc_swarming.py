@@ -164,3 +164,27 @@ def test_permission_to_cancel_a_task(parts, store):
 def test_permissions_on_a_bad_or_unknown_task(prpc, stranger, task_id, code):
     assert prpc.call("Swarming/GetPermissions", {"taskId": task_id}).code == code
     assert stranger.call("Swarming/GetPermissions", {"taskId": task_id}).code == code
+
+
+@spec("prpc:1.5.1.5")
+def test_calls_that_clients_repeat_may_be_repeated(prpc, make_bot):
+    make_bot("vm1").start()
+    properties = {
+        "command": ["true"],
+        "executionTimeoutSecs": 60,
+        "dimensions": [{"key": "pool", "value": "ci"}],
+    }
+    new = {
+        "name": "x",
+        "priority": 100,
+        "requestUuid": "u1",
+        "taskSlices": [{"expirationSecs": 600, "properties": properties}],
+    }
+    task_id = prpc.good("Tasks/NewTask", new)["taskId"]
+    assert prpc.good("Tasks/NewTask", new)["taskId"] == task_id
+    assert prpc.good("Tasks/CancelTask", {"taskId": task_id}) == {"canceled": True}
+    assert prpc.good("Tasks/CancelTask", {"taskId": task_id}) == {}
+    terminated = prpc.good("Bots/TerminateBot", {"botId": "vm1"})
+    assert prpc.good("Bots/TerminateBot", {"botId": "vm1"}) == terminated
+    for _ in range(2):
+        assert prpc.call("Tasks/CancelTasks", {"tags": ["pool:ci"]}).code == 0
