@@ -33,11 +33,11 @@ from botapi.domain.filter_language import (
 from botapi.domain.task import TaskState
 from botapi.store.protocol import AnyOf, Key
 
-MAX_LOOKED = 5_000
+MAX_LOOKED = 1_000
 """Documents that one page looks at, when the index alone cannot answer."""
-MAX_COUNT_LOOKED = 20_000
+MAX_COUNT_LOOKED = 10_000
 """Documents that an exact count looks at."""
-SAMPLE = 2_000
+SAMPLE = 1_000
 """Documents that an estimate looks at."""
 CHUNK = 250
 

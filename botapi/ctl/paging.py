@@ -11,6 +11,8 @@ from botapi.ctl.output import Listing, show_item, show_list
 Json = dict[str, Any]
 
 PAGE_MAX = 1000
+MANY_PAGES = 20
+"""Pages after which somebody is told why it takes long."""
 
 
 class NothingMatched(CtlError):
@@ -26,7 +28,11 @@ def read_pages(
     """At most `limit` items and the cursor behind them, in the form of one page."""
     items: list[Json] = []
     cursor: str | None = None
+    pages = 0
     while True:
+        pages += 1
+        if pages == MANY_PAGES:
+            call.note(f"{len(items)} found so far; a filter by tag, dimension or age is quicker")
         query: list[tuple[str, str | int]] = [
             *filters,
             ("limit", min(PAGE_MAX, limit - len(items))),

@@ -217,6 +217,15 @@ def test_tasks_pages_up_to_the_limit(script, skep):
     ]
 
 
+def test_list_that_takes_many_pages_says_why_once(script, skep):
+    for _ in range(25):
+        script.reply(200, {"items": [], "next_cursor": "c"})
+    script.reply(200, {"items": [make_task("a0")], "next_cursor": None})
+    done = skep("tasks", "-q", "exit:3", "-o", "id")
+    assert (done.exit_code, done.stdout) == (0, "a0\n")
+    assert done.stderr == "0 found so far; a filter by tag, dimension or age is quicker\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(["tasks"], 0), (["tasks", "--user", "ann"], 7), (["bots", "-d", "os=x", "--bare"], 7)],
