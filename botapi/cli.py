@@ -52,6 +52,8 @@ COMMANDS = {
     "keys": Target("botapi.ctl.keys:keys", "List, rotate and revoke the keys that sign."),
     "secret": Target("botapi.ctl.secret:secret", "Keep the secrets that tasks may name."),
     "audit": Target("botapi.ctl.audit:audit", "List what people changed."),
+    "user": Target("botapi.ctl.people:user", "Add people, grant them roles, disable them."),
+    "apikey": Target("botapi.ctl.people:apikey", "Make, list and revoke API keys."),
     "whoami": Target("botapi.ctl.whoami:whoami", "Say who the server thinks you are."),
     "completion": Target("botapi.ctl.completion:completion", "Print a shell's completion script."),
     "version": Target("botapi.ctl.version:version", "Print the version of skep and Python."),

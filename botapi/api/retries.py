@@ -12,7 +12,7 @@ from botapi.api.queries import refuse
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid
 from botapi.domain.new_task import Form, NewTask, TemplateChoice
-from botapi.domain.permissions import Caller
+from botapi.domain.permissions import Caller, Permission
 from botapi.domain.service_accounts import NONE
 from botapi.domain.task import Slice, Task, TaskRequest
 from botapi.domain.task_tags import all_tags
@@ -45,6 +45,8 @@ def retry(
     reason = queries.reason(body.reason)
     task = tasks.stored(parts, tasks.canonical(task_id))
     request = access.stored_request(parts, task_id)
+    if request.slices[0].pool:
+        access.check_pools(caller, Permission.CREATE_TASK, [request.slices[0].pool])
     _check(task, request, same_bot=body.same_bot)
     made = make_task(
         parts,

@@ -138,6 +138,10 @@ class Client:
         """PUT: the same again comes to the same."""
         return _object(what, self._send(what, "PUT", path, _retry(RETRIES), body))
 
+    def patch(self, what: str, path: str, body: Json) -> Json:
+        """PATCH with the values that hold afterwards: the same again comes to the same."""
+        return _object(what, self._send(what, "PATCH", path, _retry(RETRIES), body))
+
     def delete(self, what: str, path: str, query: Query = ()) -> Json:
         """DELETE; a repeat after a lost answer may find nothing any more."""
         suffix = "?" + urllib.parse.urlencode([*query]) if query else ""

@@ -9,6 +9,6 @@ from botapi.ctl.command import Invocation, client_command
 @click.command()
 @client_command
 def whoami(call: Invocation) -> None:
-    """Print the actor and the role of your API key."""
+    """Print who you are, what was granted to you, and the scope of your API key."""
     found = call.client.get("whoami", "/whoami")
     output.show_item(call.form, "actor", found["actor"], found)

@@ -47,6 +47,7 @@ CALLS = {
     ("GET", "/tasks/<task_id>"): ("task", "task"),
     ("GET", "/tasks/<task_id>/why"): ("task", "task"),
     ("POST", "/tasks/<task_id>/cancel"): ("cancel", "task", {}),
+    ("POST", "/tasks/<task_id>/retry"): ("make", "pool", {}),
     ("GET", "/tasks/<task_id>/output"): ("task", "task"),
     ("GET", "/tasks/<task_id>/outputs"): ("task", "task"),
     ("GET", "/tasks/<task_id>/outputs.<kind>"): ("task", "task"),
