@@ -16,6 +16,7 @@ from botapi.transactions.cancel_task import Actor, cancel_task
 from botapi.transactions.create_task import create_task
 from botapi.transactions.offer_lease import return_offer
 from botapi.transactions.push_config import push_config
+from botapi.transactions.terminate_bot import terminate_bot, termination_request
 from tests.bot_client.conftest import BotProcess
 from tests.bot_client.test_bot_update import publish
 from tests.factories import NO_LIMITS, make_request, make_slice
@@ -239,6 +240,18 @@ class ServerReplay:
         request = make_request(now_ms=self.parts.clock.now_ms(), **{**asked, "slices": slices})
         self.task_id = request.task_id
         create_task(self.parts.store, request, request_uuid="")
+
+    def terminate_bot(self, asked):
+        request = termination_request(
+            asked["bot_id"],
+            asked["task_id"],
+            caller="user:test",
+            reason=asked["reason"],
+            instance="",
+            now_ms=self.parts.clock.now_ms(),
+        )
+        self.task_id = request.task_id
+        terminate_bot(self.parts.store, request, Actor("test", asked["reason"], "terminate-1"))
 
     def kill_task(self, task_id):
         actor = Actor("user:test", "enough", "kill-1")
