@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -374,8 +375,14 @@ def test_stranger_sends_no_long_bodies(client, monkeypatch, prpc):
 def test_little_gzip_does_not_become_much_memory():
     bomb = zlib.compressobj(9, zlib.DEFLATED, bodies.GZIP)
     packed = bomb.compress(b" " * 50_000_000) + bomb.flush()
-    with pytest.raises(ProtocolError, match="larger than 1000 bytes"):
-        bodies.unpacked(packed, "gzip", 1000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="larger than 1000 bytes"):
+            bodies.unpacked(packed, "gzip", 1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 @spec("prpc:1.1.p1")
