@@ -4,7 +4,8 @@ import pytest
 
 from botapi.domain.names import run_id
 from botapi.store import codec
-from botapi.store.protocol import join_key
+from botapi.store.protocol import Doc, join_key
+from botapi.transactions import enrol_bot
 
 has_bot = pytest.mark.usefixtures("ready_bot")
 FIVE_DAYS_S = 432_000
@@ -198,3 +199,23 @@ def test_cancel_many_refuses_what_is_wrong(admin, body, place):
     reply = admin.post("/tasks/cancel", body)
     assert reply.status_code == 400
     assert reply.json["detail"].startswith(place), reply.json
+
+
+@pytest.mark.parametrize(("bot_id", "is_revoked"), [("vm1", True), ("vm1--phone", False)])
+def test_deleted_host_is_not_enrolled_any_more(admin, parts, store, make_bot, bot_id, is_revoked):
+    """A host with several bots loses its secret only when it is deleted itself."""
+    doc = Doc(join_key("host", "vm1"), {"secret_sha256": b"x"})
+    store.transact(lambda txn: txn.put(enrol_bot.KIND, doc), label="test")
+    make_bot(bot_id).start()
+    assert admin.call("DELETE", f"/bots/{bot_id}").status_code == 200
+    assert (enrol_bot.enrolled_digest(store, "vm1") is None) is is_revoked
+
+
+def test_offer_of_a_deleted_bot_goes_to_another(admin, ready_bot, make_bot, parts, clock):
+    task_id = admin.submit("x")["task_id"]
+    assert ready_bot.update()["lease"]["payload"]["task_id"] == task_id
+    admin.call("DELETE", "/bots/vm1")
+    other = make_bot("vm2").start()
+    clock.advance(61)
+    parts.sweeps.round()
+    assert other.update()["lease"]["payload"]["task_id"] == task_id
