@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from botapi.api import bootstrap
+from botapi.domain.errors import Code, Refusal
+from botapi.domain.permissions import Caller, Grant, Role
+
 
 @pytest.fixture
 def enroll(client):
@@ -74,3 +78,25 @@ def test_list_of_tokens_pages(admin):
     assert len(first["items"]) == 2
     assert {item["token_id"] for item in [*first["items"], *second["items"]]} == made
     assert second["next_cursor"] is None
+
+
+def of_pool(pool):
+    """Somebody who may add bots to this pool only."""
+    return Caller("user:bob", frozenset({Grant(Role.BOOTSTRAP, pool)}))
+
+
+def test_tokens_of_other_pools_are_neither_shown_nor_revoked(admin, parts):
+    ours = admin.post("/bootstrap-tokens", {"pool": "ci"}).json["token_id"]
+    any_pool = admin.post("/bootstrap-tokens", {}).json["token_id"]
+    found = bootstrap.listed(parts.api, of_pool("ci"), {})
+    assert [item["token_id"] for item in found["items"]] == [ours]
+    body = bootstrap.RevokeBody(reason="x")
+    for caller, token_id in (
+        (of_pool("ci"), any_pool),
+        (of_pool("web"), ours),
+        (of_pool("ci"), "0" * 20),
+    ):
+        with pytest.raises(Refusal) as refused:
+            bootstrap.revoke(parts.api, caller, "bob", token_id, body)
+        assert refused.value.code is Code.PERMISSION_DENIED
+    assert bootstrap.revoke(parts.api, of_pool("ci"), "bob", ours, body)["problem"]
