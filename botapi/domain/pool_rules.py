@@ -48,6 +48,8 @@ def settled_packages(new: NewTask, default: CipdInput | None, form: Form) -> New
 
     One without packages is left out. Raises Refusal INVALID_ARGUMENT.
     """
+    if all(slice_.cipd_input is None for slice_ in new.slices):
+        return new
     slices = tuple(
         replace(slice_, cipd_input=_complete(slice_.cipd_input, default, form.place(index)))
         for index, slice_ in enumerate(new.slices)

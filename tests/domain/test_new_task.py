@@ -332,7 +332,7 @@ def test_slices_with_different_secrets_are_refused():
         common_secret([b"s", b"", b"t"])
 
 
-paths = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join)
+paths = st.lists(st.sampled_from(["a", "ab", "b"]), min_size=1, max_size=4).map("/".join)
 
 
 @given(paths, paths)
