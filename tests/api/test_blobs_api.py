@@ -231,7 +231,8 @@ def test_bot_without_session_or_run_gets_no_blob(admin, client, running):
     none = {"X-Skep-Session": "", "X-Skep-Task": run_id}
     assert client.get(f"/skep/v1/blobs/{A}", headers=none).status_code == 401
     bot.finish(run_id)
-    assert bot_blob(client, bot, "GET", A, run_id).status_code == 400
+    for named in (run_id, ""):
+        assert bot_blob(client, bot, "GET", A, named).status_code == 400
     assert bot_blob(client, bot, "PUT", A, run_id, data=b"hello").status_code == 400
 
 

@@ -58,6 +58,7 @@ def fetch(fleet, path: str) -> bytes:
     return fleet.api.send("GET", f"/api/v1{path}")[0]
 
 
+@pytest.mark.spec("4.4.1.13", "4.4.1.15", "5.1.1.12", "5.1.1.17")
 def test_task_reads_its_inputs_and_leaves_outputs(fleet):
     below = encode(Directory((FileNode("b.txt", put(fleet, b"below"), True),)))
     root = Directory(
@@ -102,6 +103,7 @@ def in_pool_of(bot):
     return {"dimensions": {"id": [bot.bot_id], "pool": ["default"]}}
 
 
+@pytest.mark.spec("4.4.1.12")
 def test_named_cache_is_kept_over_tasks_and_a_kill_of_the_bot(fleet):
     bot = fleet.bots["bot1"]
     more = {"caches": [{"name": "git", "path": "cache/git"}], **in_pool_of(bot)}
@@ -137,6 +139,7 @@ def test_killed_task_leaves_its_cache_and_no_folder(fleet):
     assert [p.name for p in bot.home.glob("c/??/*")] == ["a"]
 
 
+@pytest.mark.spec("5.7.1.4", "5.5.2.9")
 def test_missing_input_is_a_client_error(fleet):
     gone = Digest.of(b"never uploaded")
     task_id = submit(fleet, "1", cas_input_root=reference(gone))
