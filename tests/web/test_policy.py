@@ -11,12 +11,13 @@ OPEN = {
     ("GET", "/readyz"),
     ("GET", "/signin"),
     ("POST", "/signin"),  # needs the token of its own form
+    *(("GET", f"/auth/openid/{name}") for name in ("state", "login", "callback", "logout")),
     ("GET", "/static/<name>"),
     ("GET", "/swarming/api/v1/bot/server_ping"),
     ("GET", "/.well-known/openid-configuration"),  # what checks our identity tokens reads these
     ("GET", "/.well-known/jwks.json"),
 }
-MACHINES = ("/api/", "/healthz", "/readyz", "/.well-known/")
+MACHINES = ("/api/", "/prpc/", "/_ah/", "/healthz", "/readyz", "/.well-known/")
 BOT_PATHS = ("/swarming/", "/skep/", "/bot_code", "/bootstrap")
 HEADERS = {
     "X-Frame-Options": "DENY",
@@ -51,6 +52,10 @@ def test_every_route_refuses_a_stranger_unless_listed(parts):
         reply = app.test_client().open(concrete(path), method=method, json={})
         if path.startswith("/api/"):
             assert reply.status_code == 401, (method, path)
+        elif path.startswith("/prpc/"):  # each method is held by the matrix of permissions
+            assert reply.headers["X-Prpc-Grpc-Code"] not in {"", "0"}, (method, path)
+        elif path.startswith("/_ah/"):
+            assert reply.status_code in {401, 403, 404, 405}, (method, path)
         elif path.endswith("<path:rest>"):  # what bots ask for in vain
             assert reply.status_code in {404, 405}, (method, path, reply.status)
         elif path.startswith(BOT_PATHS):
