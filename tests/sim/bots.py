@@ -4,7 +4,7 @@ import base64
 import hashlib
 
 from tests.sim.net import Request, Sleep
-from tests.sim.server import CANARY, CONTACT_S, GRACE_S, HOLD_S, TOLERANCE_S
+from tests.sim.server import CANARY, CONTACT_S, FLAKY, GRACE_S, HOLD_S, TOLERANCE_S
 
 CHUNK = 400
 POST_EVERY_S = 5.0
@@ -252,12 +252,14 @@ class Bot:
         report = {"id": lease["id"], "state": "COMPLETED"}
         if self.random.random() < self.sim.plan.ignore_lease:
             return None if self.random.random() < 0.5 else {**report, "bot_internal_error": "no"}
+        if self.random.random() < self.sim.plan.slow_claim:
+            yield Sleep(self.random.uniform(5, 30))
         self.held = slot["task_id"][:-1] + "1"
         self._say("hold", self.held)
         try:
             answer = yield from self._call(
                 "/claim",
-                tries=6,
+                tries=self.random.choice((1, 3, 6)),
                 note=(self.held, lease["id"]),
                 claim_id=lease["id"],
                 task_id=slot["task_id"],
@@ -307,7 +309,8 @@ class _Run:
         self.lease = lease
         _, seconds, size, exit_code = manifest["command"]
         assert manifest.get("secret_bytes") in {None, base64.b64encode(CANARY).decode()}
-        self.wanted_s, self.size, self.exit_code = float(seconds), int(size), int(exit_code)
+        self.wanted_s, self.size = float(seconds), int(size)
+        self.exit_code = self.random.randint(0, 1) if exit_code == FLAKY else int(exit_code)
         self.hard_s = manifest["hard_timeout"] or 1e9
         self.grace_s = manifest["grace_period"]
         self.data = payload(bot.session_id, self.run_id, self.size)
@@ -367,6 +370,8 @@ class _Run:
         answer = yield from self._update(piece, tries)
         if answer.status == 200 and answer.body.get("ok"):
             self.acked = max(self.acked, self.offset + len(piece))
+        elif not answer.status and self.random.random() < 0.3:
+            self.acked = self.offset + len(piece)  # hopes for the best; a 409 sets it right
         return answer
 
     def _update(self, piece, tries, **ending):

@@ -1,12 +1,13 @@
 """Many seeds: on several processes at once, with what they injected and found added up."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
 from multiprocessing import get_context
@@ -80,22 +81,42 @@ def _text(seed, result, violation):
 def chunk(start, count, mutant=""):
     """Some seeds one after the other in this process."""
     total = Total()
-    with MUTANTS[mutant].applied() if mutant else nullcontext():
+    with MUTANTS[mutant].applied() if mutant else nullcontext(), rare_collections():
         for seed in range(start, start + count):
             total.add(one(seed))
     return total
 
 
-def campaign(start, seeds, *, jobs=1, mutant="", until_s=None):
-    """All seeds, or as many as begin before `until_s` seconds are over."""
+@contextmanager
+def rare_collections():
+    """A run leaves cycles behind, but not many: collecting them after each chunk is enough."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def hunt(mutant, limit):
+    """How many seeds it takes until this bug breaks one of its promises; 0 for never."""
+    with MUTANTS[mutant].applied(), rare_collections():
+        for seed in range(limit):
+            if one(seed).rules.keys() & MUTANTS[mutant].rules:
+                return seed + 1
+    return 0
+
+
+def campaign(start, seeds, *, jobs=1, mutant="", at_least=0, until_s=0.0):
+    """All seeds; with `at_least` no more than these once `until_s` seconds are over."""
     total, began = Total(), time.monotonic()
     starts = range(start, start + seeds, CHUNK)
     counts = [min(CHUNK, start + seeds - first) for first in starts]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = pool.map(chunk, starts, counts, repeat(mutant))
-        for part in pending:
+        for part in pool.map(chunk, starts, counts, repeat(mutant)):
             total.add(part)
-            if until_s is not None and time.monotonic() - began >= until_s:
+            is_late = time.monotonic() - began >= until_s
+            if at_least and is_late and total.seeds >= at_least:
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
     total.seconds = time.monotonic() - began

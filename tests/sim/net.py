@@ -6,6 +6,8 @@ from typing import Any
 from tests.sim.server import Answer
 
 LOST = Answer(0, {})
+OFTEN_DOUBLED = {"/handshake": 4, "/poll": 4}
+"""There are few of them, and their late copies are the dangerous ones."""
 
 
 @dataclass
@@ -52,9 +54,10 @@ class Network:
             self._world.later(random.uniform(0.05, request.timeout_s), resume, LOST)
             return
         self._world.later(self._latency(), self._arrive, request, resume)
-        if random.random() < sim.faults.double:
+        often = OFTEN_DOUBLED.get(request.path, 1)
+        if random.random() < sim.faults.double * often:
             sim.history.fault("doubled", (request.client, request.number, request.path))
-            again = random.choice((0.05, 2.0, 30.0)) * random.random()
+            again = random.choice((0.05, 0.5, 2.0, 30.0)) * random.random()
             self._world.later(again, self._arrive, request, _nobody)
 
     def _latency(self):

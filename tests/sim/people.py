@@ -12,7 +12,7 @@ from botapi.domain.task import Slice
 from botapi.store import codec
 from botapi.transactions.cancel_task import Actor, cancel_task
 from tests.sim.net import Request, Sleep
-from tests.sim.server import CANARY, GRACE_S, TOLERANCE_S, Answer
+from tests.sim.server import CANARY, FLAKY, GRACE_S, TOLERANCE_S, Answer
 
 FORM = Form(min_timeout_s=1, may_be_unlimited=True)
 """What `/api/v1` allows."""
@@ -37,7 +37,7 @@ def random_task(sim, name):
         bot_ping_tolerance_s=TOLERANCE_S,
         request_uuid=name,
         secret_bytes=CANARY if any(slice_.has_secret_bytes for slice_ in slices) else b"",
-        max_retries=random.choice((0, 0, 1)),
+        max_retries=random.choice((0, 1)),
     )
 
 
@@ -53,9 +53,8 @@ def _slice(random, pool):
     seconds = random.choice((0.0, 0.3, 1.0, 2.0, 4.0, 9.0, 25.0))
     size = random.choice((0, 10, 300, 900, 2_000, 3_500))
     exit_code = random.choice((0, 0, 0, 1))
-    is_idempotent = random.random() < 0.2
-    if is_idempotent:
-        seconds, size, exit_code = 1.0, 10, 0
+    if random.random() < 0.25:
+        return _flaky(pool)
     return Slice(
         command=("work", str(seconds), str(size), str(exit_code)),
         dimensions=dims,
@@ -63,8 +62,19 @@ def _slice(random, pool):
         hard_timeout_s=random.choice((0, 30, 30, 5)),
         grace_period_s=GRACE_S,
         wait_for_capacity=random.random() < 0.3,
-        idempotent=is_idempotent,
         has_secret_bytes=random.random() < 0.1,
+    )
+
+
+def _flaky(pool):
+    """Idempotent, and the same for everybody; it fails now and then."""
+    return Slice(
+        command=("work", "1.5", "10", FLAKY),
+        dimensions={"pool": (pool,)},
+        expiration_s=30,
+        hard_timeout_s=30,
+        grace_period_s=GRACE_S,
+        idempotent=True,
     )
 
 

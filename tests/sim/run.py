@@ -242,6 +242,7 @@ def _plan(random):
         event=random.choice((0.0, 0.05, 0.2)),
         leave=random.choice((0.0, 0.0, 0.03)),
         ignore_lease=random.choice((0.0, 0.0, 0.15)),
+        slow_claim=random.choice((0.0, 0.0, 0.3)),
         task_error=random.choice((0.0, 0.1)),
         chaos={
             "kill server": random.choice((0, 0, 1)),

@@ -62,6 +62,8 @@ SILENCE_S = CONTACT_S + GRACE_S + 60 + SEEN_FLUSH_S
 """Silence after which the server may give a run up (decisions, contact rule)."""
 TOLERANCE_S = 60
 OUTPUT_LIMIT = 3_000
+FLAKY = "flaky"
+"""An exit code that is 0 or 1, as it comes."""
 CANARY = b"canary-0f1e2d3c-in-a-secret"
 """Must be found nowhere but in the hands of the bot that runs the task."""
 
@@ -181,6 +183,9 @@ class Process:
     def _run(self, made, fn, *args):
         try:
             fn(*args)
+        except Exception:  # noqa: BLE001 - a real process would log it
+            trace = traceback.format_exc()
+            self._sim.history.add(self.name, "log", "an activity ended", (trace,))
         finally:
             self._running.pop(id(made), None)
 

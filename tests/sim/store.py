@@ -1,6 +1,6 @@
 """One memory store below all, and each server process's own view of it, with its faults."""
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import greenlet
 
@@ -23,22 +23,35 @@ class Ground(MemoryStore):
         self._kinds = {name: _copy(kind) for name, kind in kinds.items()}
         self.recorder = None
 
+    @contextmanager
+    def _alone(self, timeout_s=-1):
+        """Nobody else can be there: whoever has the turn keeps it until it has done this."""
+        if self._holder is not None:
+            raise RuntimeError("a transaction function must touch nothing but its transaction")
+        yield
+
+    def get(self, kind, *keys):
+        if self._holder is not None:
+            raise RuntimeError("a transaction function must touch nothing but its transaction")
+        return self._kind(kind).docs(keys)
+
     def attempt(self, fn, *, timeout_s):
-        with self._alone(timeout_s):
-            txn = _MemoryTxn(self._kinds)
-            try:
-                result = fn(txn)
-            finally:
-                txn.end()
-            changes = [
-                (kind, key, self._packed(kind, key), write.packed)
-                for kind, writes in txn.writes.items()
-                if kind in RECORDED
-                for key, write in writes.items()
-            ]
-            txn.commit()
-            if changes and self.recorder is not None:
-                self.recorder(getattr(fn, "label", ""), changes)
+        txn = _MemoryTxn(self._kinds)
+        self._holder = 1
+        try:
+            result = fn(txn)
+        finally:
+            self._holder = None
+            txn.end()
+        changes = [
+            (kind, key, self._packed(kind, key), write.packed)
+            for kind, writes in txn.writes.items()
+            if kind in RECORDED
+            for key, write in writes.items()
+        ]
+        txn.commit()
+        if changes and self.recorder is not None:
+            self.recorder(getattr(fn, "label", ""), changes)
         self._topics.publish(txn.topics)
         return result
 
