@@ -402,6 +402,16 @@ def test_retry_with_changes_is_a_new_task_that_asks_for_the_same(skep, monkeypat
     assert skep("task", "retry", task_id, "--edit").exit_code == 2
 
 
+def test_retry_is_a_new_task_on_the_server(skep, parts):
+    task_id = submit(skep)
+    assert skep("task", "retry", task_id).exit_code in {2, 9}
+    end(parts, task_id)
+    done = skep("task", "retry", task_id, "--reason", "flaky")
+    assert done.exit_code == 0, done.stderr
+    task = json.loads(skep("task", "show", done.stdout.strip(), "-o", "json").stdout)
+    assert (task["retry_of"], task["state"]) == (task_id, "PENDING")
+
+
 # many at once
 
 
