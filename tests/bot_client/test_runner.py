@@ -220,7 +220,7 @@ def test_killed_runner_is_noticed_and_buried(runner: Harness) -> None:
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RunnerGone, match="-9"):
         runner.finish()
-    runner.link.bury()
+    runner.link.bury(lambda: None)
     wait_until(lambda: not runner.left())
     assert runner.run("/bin/true")[0] == 0
 
