@@ -38,7 +38,7 @@ VIEW_KEYS = {
     "cas_output_root", "cipd_pins", "missing_cas", "missing_cipd",
     "authenticated", "parent_task_id", "root_task_id", "pubsub_topic", "pubsub_userdata",
     "pool_task_template", "secrets", "max_retries", "retry_of", "retry_number", "retried_as",
-    "deduped_from", "cost_saved_usd",
+    "deduped_from", "cost_saved_usd", "late_bytes",
 }  # fmt: skip
 
 
