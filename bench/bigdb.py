@@ -32,7 +32,7 @@ from botapi.store.protocol import Doc, Store, Txn
 TASKS, BOTS = 1_000_000, 10_000
 DAYS = 30
 BATCH = 1_000
-FORMAT = 2
+FORMAT = 3
 """Grows when what is built changes: an older file is built anew."""
 POOLS = (("ci", 60), ("default", 30), ("sim", 10))
 STATES = (
@@ -170,6 +170,7 @@ def _documents(request: TaskRequest, task: Task) -> list[tuple[str, Doc]]:
     if task.started_ms:
         position = OutputPosition(committed=120, sealed=True)
         docs.append((codec.OUTPOS, codec.output_position_doc(task.task_id, position)))
+        docs += [(codec.RUN_TIME, codec.run_time_doc(task, column)) for column in codec.RunTime]
         docs.append((codec.OUT, codec.output_doc(task.task_id, 0, b"one line of output\n" * 6)))
     return docs
 
