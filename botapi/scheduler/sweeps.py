@@ -329,18 +329,22 @@ class Sweeps:
         if bot.dead:
             return False
         if bot.task_id:
-            silent = silent_s(now_ms, live.seen_ms, self.ready_ms)
-            if silent <= self._limit_s(self._grace_s(bot)):
+            # Its claim may be younger than what other processes have stored of its calls.
+            grace_s, started_ms = self._run_of(bot)
+            silent = silent_s(now_ms, max(live.seen_ms, started_ms), self.ready_ms)
+            if silent <= self._limit_s(grace_s):
                 return False
-        return bot_missing(self.store, live, self._stamp(now_ms))
+        return bot_missing(self.store, live, self._stamp(now_ms), bot.task_id)
 
-    def _grace_s(self, bot: Bot) -> float:
+    def _run_of(self, bot: Bot) -> tuple[float, int]:
+        """The grace period of the bot's run in seconds, and when it was claimed."""
         key = codec.task_key(parse_task_id(bot.task_id))
         req, task = (*self.store.get(codec.REQ, key), *self.store.get(codec.TASK, key))
         if req is None or task is None:
-            return DEFAULT_GRACE_S
-        index = codec.read_task(task).slice_index
-        return float(codec.read_request(req).slices[index].grace_period_s)
+            return DEFAULT_GRACE_S, 0
+        known = codec.read_task(task)
+        chosen = codec.read_request(req).slices[known.slice_index]
+        return float(chosen.grace_period_s), known.started_ms
 
     def _lost(self, bot: Bot, live: LiveBot, now_ms: int) -> bool:
         """A bot that calls, but not about its run, for longer than the task tolerates."""

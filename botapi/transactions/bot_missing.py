@@ -10,11 +10,12 @@ from botapi.transactions.finish_task import Finished, stage_end, stage_finish
 from botapi.transactions.update_bot import Stamp, stage_update
 
 
-def bot_missing(store: Store, seen: LiveBot, stamp: Stamp) -> bool:
+def bot_missing(store: Store, seen: LiveBot, stamp: Stamp, task_id: str | None = None) -> bool:
     """Mark the bot dead and abandon its run; False when it was heard of meanwhile.
 
-    `seen` is what the sweep judged by; it is compared with the stored record again. The
-    bot goes on naming the task it died on (bot-api 5.6).
+    `seen` and the run `task_id` (None: whatever it is) are what the sweep judged by; they are
+    compared with the stored records again. The bot goes on naming the task it died on
+    (bot-api 5.6).
     """
 
     def work(txn: Txn) -> bool:
@@ -22,7 +23,10 @@ def bot_missing(store: Store, seen: LiveBot, stamp: Stamp) -> bool:
             *txn.get(codec.LIVE, codec.live_key(seen.bot_id)),
             *txn.get(codec.BOT, join_key(seen.bot_id)),
         )
-        if live_doc is None or bot_doc is None or codec.read_bot(bot_doc).dead:
+        if live_doc is None or bot_doc is None:
+            return False
+        bot = codec.read_bot(bot_doc)
+        if bot.dead or task_id not in {None, bot.task_id}:
             return False
         if codec.read_live(live_doc).seen_ms > seen.seen_ms:
             return False

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from botapi.domain.bot import Bot, LiveBot
-from botapi.domain.bot_event import RULES, BotChange, BotUpdate, apply, is_stale, new_bot
+from botapi.domain.bot_event import (
+    RULES,
+    BotChange,
+    BotUpdate,
+    EventKind,
+    apply,
+    is_stale,
+    new_bot,
+)
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.names import parse_task_id
 from botapi.store import codec
@@ -80,10 +88,14 @@ def _read(txn: Txn, bot_id: str) -> tuple[Bot | None, Doc | None]:
 def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
     forget_at = stamp.now_ms + stamp.keep_event_ms + BOT_KEEP_MORE_MS
     txn.put(codec.BOT, codec.bot_doc(change.bot, was, forget_at if change.bot.dead else None))
-    if was is None:
+    connects = change.event is not None and change.event.kind is EventKind.BOT_CONNECTED
+    if was is None or connects:
         # Silence is looked for among the bots last seen: one that is never heard of again
-        # must be found there too, even if this process ends before it stores what it saw.
-        txn.put(codec.LIVE, codec.live_doc(LiveBot(change.bot.bot_id, stamp.now_ms, stamp.now_ms)))
+        # must be found there too, even if this process ends before it stores what it saw;
+        # and one that comes back must not be buried for what was stored before.
+        state = change.event.state if change.event is not None else None
+        live = LiveBot(change.bot.bot_id, stamp.now_ms, stamp.now_ms, state)
+        txn.put(codec.LIVE, codec.live_doc(live))
     if change.event is not None:
         txn.put(codec.EVENT, codec.event_doc(change.event, stamp.keep_event_ms))
     if change.abandoned:

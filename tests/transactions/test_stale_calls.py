@@ -6,6 +6,7 @@ from botapi.concurrency import Threads
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.store import codec
 from botapi.store.memory import MemoryStore
+from botapi.transactions.bot_missing import bot_missing
 from botapi.transactions.create_task import create_task
 from botapi.transactions.update_bot import Stamp, update_bot
 from tests.factories import make_request
@@ -73,3 +74,18 @@ def test_late_poll_from_before_the_claim_does_not_abandon_the_run(store, run):
     assert state_of(store, run) == "RUNNING"
     say(store, EventKind.BOT_IDLE, "vm1/1", "new", seq=10)
     assert state_of(store, run) == "BOT_DIED"
+
+
+def test_bot_that_comes_back_is_not_buried_for_its_old_silence(store, run):
+    (old,) = store.get(codec.LIVE, codec.live_key("vm1"))
+    say(store, EventKind.BOT_CONNECTED, "vm1/2", "vm1/2")
+    stamp = Stamp(NOW_MS + 100_000, "missing", KEEP_MS)
+    assert not bot_missing(store, codec.read_live(old), stamp)
+
+
+def test_bot_that_has_claimed_meanwhile_is_not_buried(store, run):
+    (live,) = store.get(codec.LIVE, codec.live_key("vm1"))
+    stamp = Stamp(NOW_MS + 100_000, "missing", KEEP_MS)
+    assert not bot_missing(store, codec.read_live(live), stamp, "")
+    assert state_of(store, run) == "RUNNING"
+    assert bot_missing(store, codec.read_live(live), stamp)
