@@ -133,12 +133,12 @@ class Bot:
         self.poll_at, self.poll_uuid = 0.0, self._uuid()
         self.finished, self.has_lease_session = None, False
         while True:
+            if self.random.random() < self.sim.plan.event:
+                yield from self._event("bot_log")
             yield from self._cycle()
 
     def _cycle(self):
         """One poll if it is time for one, and one call for work."""
-        if self.sim.plan.event > self.random.random():
-            yield from self._event("bot_log")
         if self.now >= self.poll_at and (yield from self._poll_and_obey()):
             return
         if not self.has_lease_session:
@@ -161,6 +161,8 @@ class Bot:
         lease = answer.body.get("lease")
         if lease is not None and lease["state"] == "PENDING":
             self.finished = yield from self._work(lease)
+            if self.random.random() < self.sim.plan.restart:
+                raise _Restart
         elif self.random.random() < self.sim.plan.leave:
             yield from self._shut_down()
 

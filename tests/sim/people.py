@@ -14,6 +14,7 @@ from botapi.transactions.cancel_task import Actor, cancel_task
 from tests.sim.net import Request, Sleep
 from tests.sim.server import CANARY, FLAKY, GRACE_S, TOLERANCE_S, Answer
 
+LONG_S = 170
 FORM = Form(min_timeout_s=1, may_be_unlimited=True)
 """What `/api/v1` allows."""
 
@@ -151,9 +152,23 @@ class Person:
             yield Sleep(self.random.expovariate(1 / self.sim.plan.between_tasks_s))
             wanted = random_task(self.sim, f"{self.name}-{number}")
             if self.made and self.random.random() < self.sim.plan.child:
-                wanted = replace(wanted, parent_task_id=self.random.choice(self.made)[:-1] + "1")
+                wanted = self._child(wanted)
             yield from self._task(wanted)
         yield from self._steer()
+
+    def _child(self, wanted):
+        """Of a task made before; half of them wait for long and only their parent ends them."""
+        if self.random.random() < 0.5:
+            dims = {"pool": wanted.slices[0].dimensions["pool"], "size": ("huge",)}
+            only = replace(
+                wanted.slices[0],
+                dimensions=dims,
+                expiration_s=LONG_S,
+                wait_for_capacity=True,
+                idempotent=False,
+            )
+            wanted = replace(wanted, slices=(only,))
+        return replace(wanted, parent_task_id=self.random.choice(self.made)[:-1] + "1")
 
     def _task(self, wanted):
         task = yield from self._create(wanted)

@@ -177,6 +177,9 @@ class Sim:
         self.history.fault("calm")
         self.faults.__dict__.update(no_faults().__dict__)
         self.network.heal()
+        for process in self.processes:
+            if process.is_alive and process.paused_until > self.world.now:
+                process.kill()
         if not any(process.is_alive for process in self.processes):
             self.start_process()
         self.world.later(QUIET_EVERY_S, self._look)
@@ -242,6 +245,7 @@ def _plan(random):
         event=random.choice((0.0, 0.05, 0.2)),
         leave=random.choice((0.0, 0.0, 0.03)),
         ignore_lease=random.choice((0.0, 0.0, 0.15)),
+        restart=random.choice((0.0, 0.0, 0.4)),
         slow_claim=random.choice((0.0, 0.0, 0.3)),
         task_error=random.choice((0.0, 0.1)),
         chaos={
@@ -261,9 +265,10 @@ def _faults(random):
         return random.choice((0.0, 0.3, 1.0)) * high
 
     return SimpleNamespace(
-        yields=random.choice((0.05, 0.3)),
+        yields=random.choice((0.05, 0.3, 0.5)),
         longest_turn_s=random.choice((0.01, 0.5, 3.0)),
         outage=some(0.01),
+        slow_commit=some(0.3),
         conflict=some(0.1),
         ambiguous=some(0.08),
         twice=some(0.2),

@@ -274,6 +274,7 @@ def no_faults():
         yields=0.1,
         longest_turn_s=0.02,
         outage=0.0,
+        slow_commit=0.0,
         conflict=0.0,
         ambiguous=0.0,
         twice=0.0,

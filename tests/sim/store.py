@@ -130,6 +130,9 @@ class View(Transactions):
     def attempt(self, fn, *, timeout_s):
         self._turn(fn.label)
         faults = self._faults
+        if self._hits(faults.slow_commit) and not self._world.is_hub():
+            self._note("slow commit", fn.label)
+            self._world.sleep(self._random() * 2.0)
         if self._hits(faults.conflict):
             self._note("conflict", fn.label)
             raise Conflict("injected")

@@ -38,6 +38,7 @@ FAULTS = (
     "request lost",
     "run twice",
     "second process",
+    "slow commit",
     "server killed",
 )
 
