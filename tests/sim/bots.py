@@ -133,6 +133,8 @@ class Bot:
         self.poll_at, self.poll_uuid = 0.0, self._uuid()
         self.finished, self.has_lease_session = None, False
         while True:
+            if self.random.random() < self.sim.plan.rogue:
+                yield from self._meddle()
             if self.random.random() < self.sim.plan.event:
                 yield from self._event("bot_log")
             yield from self._cycle()
@@ -282,6 +284,23 @@ class Bot:
         finally:
             self._drop()
 
+    def _meddle(self):
+        """Report on a run of somebody else; nothing must come of it."""
+        others = [run for run, bot in self.sim.runs.items() if bot != self.bot_id]
+        if not others:
+            return
+        run_id = self.random.choice(others)
+        yield from self._call(
+            "/task_update",
+            tries=1,
+            note=(run_id, 0, 5, True, 5),
+            task_id=run_id,
+            output=base64.b64encode(b"rogue").decode(),
+            output_chunk_start=0,
+            exit_code=0,
+            duration=0.1,
+        )
+
     def _terminate(self, run_id):
         yield from self._call(
             "/task_update", task_id=run_id, exit_code=0, duration=0.0, note=(run_id, 0, 0, True, 0)
@@ -295,6 +314,7 @@ class Bot:
         run = _Run(self, manifest, lease)
         self.is_running = True
         self._say("start", run.run_id)
+        self.sim.runs[run.run_id] = self.bot_id
         yield from run.drive()
         self.is_running = False
         self._say("stop", run.run_id)

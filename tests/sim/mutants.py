@@ -204,9 +204,12 @@ MUTANTS = {
     ),
     "no fencing of updates": _mutant(
         "S1",
-        _NEVER_OLD,
         (f"{_UPDATE}:_why_not", "if bot.task_id != run_id(progress.task_id):", "if False:"),
-        (f"{_UPDATE}:_why_not", "if bot.session_id != progress.session_id:", "if False:"),
+        (
+            f"{_UPDATE}:_why_not",
+            "return None if task.bot_id == progress.bot_id else",
+            "return None and",
+        ),
         (
             "botapi.handlers.task_update:task_update",
             "if call.bot.task_id != request.task_id or call.is_superseded:",

@@ -69,6 +69,7 @@ class Sim:
         self.processes = []
         self.clients = []
         self.bots = {}
+        self.runs = {}
         self.numbers = dict.fromkeys(DIMS, 0)
         self.is_quiet = False
         self.is_calm = False
@@ -245,6 +246,7 @@ def _plan(random):
         event=random.choice((0.0, 0.05, 0.2)),
         leave=random.choice((0.0, 0.0, 0.03)),
         ignore_lease=random.choice((0.0, 0.0, 0.15)),
+        rogue=random.choice((0.0, 0.0, 0.2)),
         restart=random.choice((0.0, 0.0, 0.4)),
         slow_claim=random.choice((0.0, 0.0, 0.3)),
         task_error=random.choice((0.0, 0.1)),
