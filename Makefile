@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test fast fmt lint proto proto-check docs-check conformance fuzz sim bigdb bench check lock
+.PHONY: help setup demo run test fast fmt lint proto proto-check docs-check conformance openapi fuzz sim bigdb bench check lock
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,10 +52,14 @@ proto-check: proto ## fail when the committed protobuf code is stale
 docs-check: $(READY) ## fail when a row or control has no test, or its page is stale
 	$(BIN)/python -m tools.conformance check
 	$(BIN)/python -m tools.threat_model check
+	$(BIN)/python -m tools.openapi check
 
 conformance: $(READY) ## rewrite docs/conformance.md and the controls from the markers in the tests
 	$(BIN)/python -m tools.conformance
 	$(BIN)/python -m tools.threat_model
+
+openapi: $(READY) ## rewrite botapi/api/openapi.json from the table of calls
+	$(BIN)/python -m tools.openapi
 
 fuzz: $(READY) ## tokens, bodies and configuration files, guided by coverage (S=seconds each, 600)
 	for target in tokens bodies config; do $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(S),600) || exit 1; done

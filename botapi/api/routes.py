@@ -6,6 +6,7 @@ else happens. A path of the table takes every method, so that a wrong one is tol
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Request, Response, request
@@ -43,6 +44,8 @@ from botapi.store.protocol import StoreError
 from botapi.wire_json import dumps
 
 ROOT = "/api/v1"
+OPENAPI = Path(__file__).with_name("openapi.json")
+"""What documents the calls below; `make openapi` writes it."""
 BODY_LIMIT = 1024 * 1024
 CONFIG_BODY_LIMIT = 4 * 1024 * 1024
 """Files of a configuration grow when they are written as JSON."""
@@ -465,6 +468,12 @@ def rotate_secrets(call: Call) -> Answer:
     return Answer(secrets.rotate(call.server, secrets.ROTATE_BODY.read(call.body)))
 
 
+def get_openapi(call: Call) -> Answer:
+    """`GET /openapi.json`."""
+    queries.check_names(call.query, ())
+    return Answer(OPENAPI.read_bytes(), headers={"Content-Type": "application/json"})
+
+
 def list_audit(call: Call) -> Answer:
     """`GET /audit`."""
     return Answer(call.server.audit(call.query))
@@ -563,6 +572,7 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
         "PUT": Route(put_secret, Needs(P.CHANGE_SECRETS, On.ITEMS)),
         "DELETE": Route(delete_secret, Needs(P.CHANGE_SECRETS, On.ITEMS)),
     },
+    "/openapi.json": {"GET": Route(get_openapi, Needs(None, On.NOTHING))},
     "/audit": {"GET": Route(list_audit, Needs(P.VIEW_AUDIT))},
     "/": {},
     "/<path:rest>": {},

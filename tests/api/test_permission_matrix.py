@@ -68,6 +68,7 @@ CALLS = {
     ("POST", "/bootstrap-tokens"): ("enrol", "pool", {"pool": "{pool}"}),
     ("POST", "/bootstrap-tokens/<token_id>/revoke"): ("enrol", "server", {}),
     ("GET", "/whoami"): (None, "self"),
+    ("GET", "/openapi.json"): (None, "self"),
     ("GET", "/users"): (None, "self"),
     ("POST", "/users"): ("administer", "server", {}),
     ("PATCH", "/users/<identity>"): ("administer", "server", {}),

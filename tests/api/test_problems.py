@@ -29,9 +29,9 @@ def test_unknown_path_is_404(admin, path):
         ("DELETE", "/tasks", "GET, POST"),
         ("POST", "/bots", "GET"),
         ("GET", "/tasks/x/cancel", "POST"),
-        ("PUT", "/bots/vm1", "GET"),
+        ("PUT", "/bots/vm1", "DELETE, GET"),
         ("OPTIONS", "/whoami", "GET"),
-        ("GET", "/bootstrap-tokens", "POST"),
+        ("DELETE", "/bootstrap-tokens", "GET, POST"),
     ],
 )
 def test_wrong_method_is_405_and_says_which(admin, method, path, allowed):

@@ -3,6 +3,7 @@
 from botapi.auth.access import new_api_key
 from botapi.domain.permissions import Role
 from botapi.transactions.create_api_key import create_api_key
+from tests.fakes import documented
 
 
 class Person:
@@ -15,7 +16,9 @@ class Person:
     def call(self, method, path, **more):
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         headers |= more.pop("headers", {})
-        return self.client.open("/api/v1" + path, method=method, headers=headers, **more)
+        response = self.client.open("/api/v1" + path, method=method, headers=headers, **more)
+        documented.check(method, path, response)
+        return response
 
     def get(self, path, **more):
         return self.call("GET", path, **more)
