@@ -14,28 +14,35 @@ NOT_BOUND = frozenset({"limit", "cursor"})
 
 def next_cursor(parts: ApiParts, listing: str, query: Query, after: Key | None) -> str | None:
     """The cursor behind this page; None when there is no more."""
-    if after is None:
-        return None
-    value = {"l": _digest(listing, query), "a": after}
-    keys = parts.keys.keys(SIGNING)
-    return sign(Purpose.CURSOR, keys, value, now_ms=parts.clock.now_ms())
+    return None if after is None else seal(parts, _digest(listing, query), after)
 
 
 def read_cursor(parts: ApiParts, listing: str, query: Query) -> Key | None:
-    """The key to go on behind; None on the first page.
-
-    Raises Refusal INVALID_ARGUMENT for a cursor that is damaged or of another query.
-    """
+    """The key to go on behind; None on the first page. Raises Refusal as `unseal`."""
     texts = query.get("cursor", ())
-    if not texts or not texts[-1]:
+    return unseal(parts, _digest(listing, query), texts[-1] if texts else "")
+
+
+def seal(parts: ApiParts, listing: str, after: Key) -> str:
+    """A cursor that goes on behind `after`, in this listing only."""
+    value = {"l": listing, "a": after}
+    return sign(Purpose.CURSOR, parts.keys.keys(SIGNING), value, now_ms=parts.clock.now_ms())
+
+
+def unseal(parts: ApiParts, listing: str, text: str) -> Key | None:
+    """The key in a cursor of this listing; None without a cursor.
+
+    Raises Refusal INVALID_ARGUMENT for a cursor that is damaged or of another listing.
+    """
+    if not text:
         return None
     keys, now_ms = parts.keys.keys(SIGNING), parts.clock.now_ms()
     try:
-        value = unsign(Purpose.CURSOR, keys, texts[-1], now_ms=now_ms, max_age_s=None)
+        value = unsign(Purpose.CURSOR, keys, text, now_ms=now_ms, max_age_s=None)
     except BadSignature:
         raise _refusal("is damaged, or not of this server") from None
-    if value["l"] != _digest(listing, query):
-        raise _refusal("belongs to another query")
+    if not isinstance(value, dict) or value.get("l") != listing:
+        raise _refusal("belongs to another list")
     after: Key = value["a"]
     return after
 

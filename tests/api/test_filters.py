@@ -4,6 +4,7 @@ import pytest
 
 from botapi.api import filters, task_lists
 from botapi.api.bot_queries import BotFilter
+from botapi.api.prpc import paging
 from botapi.api.task_queries import TaskFilter
 from botapi.domain.bot import BotStatus
 from botapi.domain.filter_language import All
@@ -173,7 +174,14 @@ def test_pages_of_a_filter_that_no_index_knows_join_up(admin, monkeypatch):
     assert second.json["next_cursor"] is None
     other = admin.get("/bots", query_string={"q": "x:y", "cursor": first.json["next_cursor"]})
     assert other.status_code == 400
-    assert "belongs to another query" in other.json["detail"]
+    assert "belongs to another list" in other.json["detail"]
+
+
+def test_cursor_of_the_public_api_is_refused(admin, parts):
+    foreign = paging.next_cursor(parts.api, "ListBots", "vm1", True)
+    reply = admin.get("/bots", query_string={"cursor": foreign})
+    assert reply.status_code == 400
+    assert "belongs to another list" in reply.json["detail"]
 
 
 @pytest.mark.usefixtures("history")

@@ -13,18 +13,14 @@ from swarmingpb.swarming_pb2 import (
     TasksWithPerfRequest,
 )
 
+from botapi.api import cursors
 from botapi.api.parts import ApiParts
-from botapi.auth.keys import SIGNING
-from botapi.auth.signing import BadSignature, Purpose, sign, unsign
+from botapi.api.queries import DEFAULT_LIMIT, MAX_ALTERNATIVES, MAX_LIMIT
 from botapi.domain.dimensions import key_problem, value_problem
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import TASK_EPOCH_MS, request_key, task_created_ms, task_id
 from botapi.store.protocol import AnyOf, Key
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1_000
-MAX_ALTERNATIVES = 25
-"""Most values of one filter, within what every store can answer."""
 LAST_MS = 9_999_999_999_999
 """The last time that keys can say, in the year 2286."""
 
@@ -59,17 +55,7 @@ def read_cursor(parts: ApiParts, method: str, text: str) -> Key | None:
 
     Raises Refusal INVALID_ARGUMENT for a text that is damaged, foreign, or of another method.
     """
-    if not text:
-        return None
-    keys, now_ms = parts.keys.keys(SIGNING), parts.clock.now_ms()
-    try:
-        value = unsign(Purpose.CURSOR, keys, text, now_ms=now_ms, max_age_s=None)
-    except BadSignature:
-        raise bad("cursor: is damaged, or not of this server; start without a cursor") from None
-    if not isinstance(value, dict) or value.get("m") != method:
-        raise bad("cursor: belongs to another method; start without a cursor")
-    key: Key = value["a"]
-    return key
+    return cursors.unseal(parts, method, text)
 
 
 def next_cursor(parts: ApiParts, method: str, key: Key, full: bool) -> str:  # noqa: FBT001
@@ -77,10 +63,7 @@ def next_cursor(parts: ApiParts, method: str, key: Key, full: bool) -> str:  # n
 
     So there is a cursor exactly when the page holds as many items as were asked for.
     """
-    if not full:
-        return ""
-    value = {"m": method, "a": key}
-    return sign(Purpose.CURSOR, parts.keys.keys(SIGNING), value, now_ms=parts.clock.now_ms())
+    return cursors.seal(parts, method, key) if full else ""
 
 
 def constraints(pairs: Iterable[StringPair]) -> tuple[AnyOf, ...]:

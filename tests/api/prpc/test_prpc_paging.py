@@ -46,7 +46,7 @@ def test_cursor_comes_with_a_full_page_and_is_good_for_its_method_only(parts):
     cursor = paging.next_cursor(parts, "ListBots", "vm1", True)
     assert paging.read_cursor(parts, "ListBots", cursor) == "vm1"
     assert paging.read_cursor(parts, "ListBots", "") is None
-    assert "another method" in refused(paging.read_cursor, parts, "ListTasks", cursor)
+    assert "another list" in refused(paging.read_cursor, parts, "ListTasks", cursor)
 
 
 @pytest.mark.spec("prpc:2.2.1.3", "prpc:10.p9")
@@ -55,8 +55,8 @@ def test_cursor_that_is_damaged_or_foreign_is_refused(parts):
     cursor = paging.next_cursor(parts, "ListBots", "vm1", True)
     keys = parts.keys.keys(SIGNING)
     foreign = [
-        sign(Purpose.CURSOR, [b"another key"], {"m": "ListBots", "a": "vm1"}, now_ms=NOW_MS),
-        sign(Purpose.CSRF, keys, {"m": "ListBots", "a": "vm1"}, now_ms=NOW_MS),
+        sign(Purpose.CURSOR, [b"another key"], {"l": "ListBots", "a": "vm1"}, now_ms=NOW_MS),
+        sign(Purpose.CSRF, keys, {"l": "ListBots", "a": "vm1"}, now_ms=NOW_MS),
         sign(Purpose.CURSOR, keys, ["ListBots"], now_ms=NOW_MS),
         sign(Purpose.CURSOR, keys, {"l": "bots", "a": "vm1"}, now_ms=NOW_MS),
     ]
