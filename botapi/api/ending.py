@@ -13,6 +13,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import bot_id_problem, new_request_id, task_id
 from botapi.domain.permissions import Caller, Permission
 from botapi.domain.task import TaskState
+from botapi.store import codec
 from botapi.store.protocol import Key
 from botapi.transactions.cancel_task import Actor, CancelBatch, queue_cancels
 from botapi.transactions.create_task import Created, TaskIdTaken
@@ -49,9 +50,13 @@ WHY_BODY = Body(WhyBody)
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """`matched` tasks will be canceled; `after` is where the next call goes on, None at the end."""
+    """`matched` tasks will be canceled, `last` is the key of the last of them.
+
+    `after` is where the next call goes on, None at the end.
+    """
 
     matched: int
+    last: Key
     after: Key | None
 
 
@@ -69,7 +74,7 @@ def cancel_many(
 
     PENDING ones, with `kill_running` also RUNNING ones; newest first, behind the key `after`.
     What was queued is done even if this process ends now. The caller of this function has
-    checked permission, limit and cursor.
+    checked permission, limit, cursor and reason.
     """
     states = {TaskState.PENDING, TaskState.RUNNING} if kill_running else {TaskState.PENDING}
     wanted = replace(asked, states=frozenset(states))
@@ -78,13 +83,14 @@ def cancel_many(
         batch = CancelBatch(
             task_ids=tuple(task.task_id for task in found),
             kill_running=kill_running,
-            actor=_name(caller),
-            reason=one_line(reason),
+            actor=caller.name,
+            reason=reason,
             entry_id=parts.new_id(),
             asked_ms=parts.clock.now_ms(),
         )
         queue_cancels(parts.store, batch)
-    return Queued(len(found), onward)
+    last = codec.task_key(found[-1].task_id) if found else ""
+    return Queued(len(found), last, onward)
 
 
 def cancel_tasks(parts: ApiParts, caller: Caller, body: CancelManyBody) -> Json:
@@ -151,7 +157,7 @@ def terminate(parts: ApiParts, caller: Caller, bot_id: str, reason: str) -> Crea
             now_ms=now_ms,
         )
         try:
-            return terminate_bot(parts.store, request, Actor(_name(caller), reason, parts.new_id()))
+            return terminate_bot(parts.store, request, Actor(caller.name, reason, parts.new_id()))
         except TaskIdTaken:
             continue
     raise Refusal(Code.RESOURCE_EXHAUSTED, "no free task id in this moment; try again")
@@ -164,7 +170,7 @@ def delete(parts: ApiParts, caller: Caller, bot_id: str, reason: str) -> None:
     """
     now_ms = parts.clock.now_ms()
     stamp = Stamp(now_ms, parts.new_id(), parts.settings.event_retention_days * DAY_MS)
-    asking = Actor(_name(caller), one_line(reason), parts.new_id())
+    asking = Actor(caller.name, one_line(reason), parts.new_id())
     if bot_id_problem(bot_id) or not delete_bot(parts.store, bot_id, asking, stamp):
         raise Refusal(Code.NOT_FOUND, f'there is no bot "{bot_id[:BOT_ID_CHARS]}"')
     parts.last_seen.forget(bot_id)
@@ -175,8 +181,3 @@ def one_line(reason: str) -> str:
     if len(reason) > queries.MAX_REASON:
         raise refuse("/reason", f"has {len(reason)} characters, at most {queries.MAX_REASON}")
     return " ".join(reason.splitlines()).strip()
-
-
-def _name(caller: Caller) -> str:
-    """How the audit record calls a caller."""
-    return caller.identity.removeprefix("user:")

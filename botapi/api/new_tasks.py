@@ -11,7 +11,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import new_request_id, parse_task_id, run_id
 from botapi.domain.names import task_id as name_of
 from botapi.domain.new_task import PUBLISHED, Form, NewTask, check_new_task, check_pool
-from botapi.domain.permissions import Caller, Permission
+from botapi.domain.permissions import Caller, Permission, plain_name
 from botapi.domain.pool_rules import (
     check_pool_rules,
     settled_packages,
@@ -252,7 +252,7 @@ def _beside(
         entry = codec.audit_doc(
             at_ms=request.created_ms,
             entry_id=entry_id,
-            actor=request.authenticated.removeprefix("user:"),
+            actor=plain_name(request.authenticated),
             verb="task.retry" if request.retry_of else "task.create",
             target=f"task {request.task_id}",
             reason=reason,

@@ -36,7 +36,7 @@ class Person:
     @property
     def name(self) -> str:
         """What the audit record says: the identity without its kind."""
-        return self.caller.identity.partition(":")[2]
+        return self.caller.name
 
     @property
     def role(self) -> str:

@@ -92,6 +92,11 @@ class Grant:
     pool: str = SERVER
 
 
+def plain_name(identity: str) -> str:
+    """`user:ann@x` as `ann@x`."""
+    return identity.partition(":")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks, with all that was granted: `identity` is `user:<e-mail>` or `anonymous:anonymous`.
@@ -102,6 +107,11 @@ class Caller:
     identity: str
     grants: frozenset[Grant] = field(default_factory=frozenset)
     scope: frozenset[Grant] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the audit record says: the identity without its kind."""
+        return plain_name(self.identity)
 
     def may(self, permission: Permission, pool: str = SERVER) -> bool:
         """Is it granted for this pool, or for the whole server? Both owner and key must say so."""

@@ -40,9 +40,8 @@ def get_details(call: Call, _asked: Empty) -> ServerDetails:
 def get_token(call: Call, _asked: Empty) -> BootstrapToken:
     """A token that machines join the fleet with."""
     access.check_server(call.caller, Permission.CREATE_BOT)
-    actor = call.caller.identity.partition(":")[2]
     body = bootstrap.TokenBody(uses=TOKEN_USES, ttl_s=TOKEN_LIFE_S)
-    made = bootstrap.create(call.parts, actor, body, call.base_url)
+    made = bootstrap.create(call.parts, call.caller.name, body, call.base_url)
     return BootstrapToken(bootstrap_token=made["token"])
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from swarmingpb import swarming_pb2 as pb
 
-from botapi.api import access
+from botapi.api import access, ending
 from botapi.api.parts import MANY
 from botapi.api.prpc import paging
 from botapi.api.prpc.call import Call
@@ -19,7 +19,6 @@ from botapi.domain.permissions import Permission
 from botapi.domain.task import Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import AnyOf, Key
-from botapi.transactions.cancel_task import CancelBatch, queue_cancels
 
 T = TypeVar("T")
 S = TaskState
@@ -112,27 +111,20 @@ def cancel_tasks(call: Call, asked: pb.TasksCancelRequest) -> pb.TasksCancelResp
     tags = _tags(call, asked.tags, Permission.CANCEL_TASK)
     start_ms, end_ms = paging.creation_range(asked)
     paging.check_task_cursor(after, start_ms, end_ms)
-    running = frozenset({S.RUNNING}) if asked.kill_running else frozenset()
-    wanted = TaskFilter(
-        states=frozenset({S.PENDING}) | running, tags=tags, start_ms=start_ms, end_ms=end_ms
+    done = ending.cancel_many(
+        call.parts,
+        call.caller,
+        TaskFilter(tags=tags, start_ms=start_ms, end_ms=end_ms),
+        limit=limit,
+        after=after,
+        kill_running=asked.kill_running,
+        reason="",
     )
-    listing = _Listing(wanted, after, limit)
-    tasks = _page(call, listing)
-    now_ms = call.parts.clock.now_ms()
-    if tasks:
-        batch = CancelBatch(
-            task_ids=tuple(task.task_id for task in tasks),
-            kill_running=asked.kill_running,
-            actor=call.caller.identity.partition(":")[2],
-            reason="",
-            entry_id=call.parts.new_id(),
-            asked_ms=now_ms,
-        )
-        queue_cancels(call.parts.store, batch)
+    is_full = done.matched == limit
     return pb.TasksCancelResponse(
-        cursor=_next(call, "CancelTasks", listing, tasks),
-        now=timestamp(now_ms),
-        matched=len(tasks),
+        cursor=paging.next_cursor(call.parts, "CancelTasks", done.last, is_full),
+        now=timestamp(call.parts.clock.now_ms()),
+        matched=done.matched,
     )
 
 

@@ -34,7 +34,7 @@ def new_task(call: Call, message: pb.NewTaskRequest) -> pb.TaskRequestMetadataRe
 def cancel_one(call: Call, asked: pb.TaskCancelRequest) -> pb.CancelResponse:
     """End a pending task; with `kill_running` also a running one (prpc-api 6.5)."""
     task = task_reads.known_task(call, asked.task_id, Permission.TASKS_CANCEL).task
-    actor = Actor(call.caller.identity.partition(":")[2], "", call.parts.new_id())
+    actor = Actor(call.caller.name, "", call.parts.new_id())
     done = cancel_task(
         call.parts.store,
         task.task_id,
