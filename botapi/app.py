@@ -33,7 +33,7 @@ from botapi.blobs.bucket import BucketBlobs
 from botapi.blobs.disk import DiskBlobs
 from botapi.blobs.protocol import BlobStore
 from botapi.blobs.transfer import Transfers
-from botapi.bot_call import DAY_MS, BotServer
+from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import SourceReader, packaged_bot
 from botapi.cfg.bundle import Meaning, Source
@@ -41,7 +41,7 @@ from botapi.cfg.impact import impact
 from botapi.cfg.provider import Provider, Rejected
 from botapi.cfg.releases import Build, Releases
 from botapi.cfg.watcher import Change, Watcher
-from botapi.clock import Clock, Rng
+from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.manifest import Label
 from botapi.door import Door, internal_error

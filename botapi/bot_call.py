@@ -31,7 +31,7 @@ from botapi.auth.oidc_issuer import OidcIssuer
 from botapi.blobs.transfer import Transfers
 from botapi.cfg.provider import Provider, Snapshot
 from botapi.cfg.releases import Releases
-from botapi.clock import Clock, Rng
+from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.bot import Bot
 from botapi.domain.bot_event import CallInfo
@@ -49,7 +49,6 @@ from botapi.wire_json import dumps
 
 RBE_INSTANCE = "projects/local/instances/default"
 """Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
-DAY_MS = 86_400_000
 FRESH_MS = 60_000
 """Age up to which a session token is not made anew."""
 MAX_STATE_BYTES = 128 * 1024

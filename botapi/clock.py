@@ -5,6 +5,8 @@ import secrets
 import time
 from typing import Protocol
 
+DAY_MS = 86_400_000
+
 
 class Clock(Protocol):
     """Wall time in milliseconds since 1970 for records, monotonic seconds for waits."""

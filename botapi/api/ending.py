@@ -9,8 +9,9 @@ from botapi.api.bodies import Body
 from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.task_queries import TaskFilter, find_tasks
+from botapi.clock import DAY_MS
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import bot_id_problem, new_request_id, task_id
+from botapi.domain.names import MAX_DRAWS, bot_id_problem, new_request_id, task_id
 from botapi.domain.permissions import Caller, Permission
 from botapi.domain.task import TaskState
 from botapi.store import codec
@@ -21,8 +22,6 @@ from botapi.transactions.delete_bot import delete_bot
 from botapi.transactions.terminate_bot import terminate_bot, termination_request
 from botapi.transactions.update_bot import Stamp
 
-MAX_DRAWS = 50
-DAY_MS = 86_400_000
 BOT_ID_CHARS = 80
 
 

@@ -8,7 +8,7 @@ from botapi.api.parts import ApiParts
 from botapi.api.task_secrets import SealedBytes, check_secrets, seal_bytes
 from botapi.domain.deduplication import properties_hash
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import new_request_id, parse_task_id, run_id
+from botapi.domain.names import MAX_DRAWS, new_request_id, parse_task_id, run_id
 from botapi.domain.names import task_id as name_of
 from botapi.domain.new_task import PUBLISHED, Form, NewTask, check_new_task, check_pool
 from botapi.domain.permissions import Caller, Permission, plain_name
@@ -36,8 +36,6 @@ from botapi.transactions.create_task import (
     find_original,
 )
 
-MAX_DRAWS = 50
-"""Ids drawn before giving up: 65,536 are there for each millisecond."""
 PING_TOLERANCE_S = 1200
 """What 0 means (bot-api 10.7)."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from botapi.api.parts import ApiParts
+from botapi.clock import DAY_MS
 from botapi.domain.errors import Code, Refusal, refuse
 from botapi.domain.new_task import NewTask
 from botapi.domain.task import TaskRequest
@@ -10,8 +11,6 @@ from botapi.secrets.envelope import Sealed
 from botapi.secrets.key_file import KeyFileError
 from botapi.secrets.vault import OF_TASKS, secret_of, task_place, task_secret_doc
 from botapi.store.protocol import Txn
-
-DAY_MS = 86_400_000
 
 
 def check_secrets(parts: ApiParts, new: NewTask, pool: str) -> None:

@@ -13,6 +13,8 @@ TASK_EPOCH_MS = 1_262_304_000_000
 """2010-01-01T00:00:00Z in milliseconds since 1970: where request ids begin to count."""
 
 MAX_REQUEST_ID = 0x7FFF_FFFF_FFFF_FFFF
+MAX_DRAWS = 50
+"""Request ids drawn before giving up: 65,536 are there for each millisecond."""
 
 _SESSION_ID = re.compile(r"[a-z0-9\-_/]{1,50}")
 _REQUEST_UUID = re.compile(r"[a-zA-Z0-9\-_/]{0,50}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from botapi.clock import Rng
-from botapi.domain.names import new_request_id, run_id, task_id
+from botapi.domain.names import MAX_DRAWS, new_request_id, run_id, task_id
 from botapi.domain.task import Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, split_key
@@ -26,8 +26,6 @@ from botapi.transactions.retry_task import retry_task
 
 CHILDREN_AT_ONCE = 300
 """Children looked up at a time (bot-api 5.9)."""
-MAX_DRAWS = 50
-"""Ids drawn for one retry before it is left for the next round."""
 
 _ACTIVE = frozenset({f"st:{TaskState.PENDING}", f"st:{TaskState.RUNNING}"})
 

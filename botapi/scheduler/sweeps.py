@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from botapi.clock import Clock, Rng
+from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency, Event
 from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.contact import DEFAULT_GRACE_S, silence_limit_s, silent_s
@@ -55,7 +55,6 @@ SLOW_EVERY_S = 60.0
 LOOK_S = 1.0
 PAUSED_S = 20.0
 """A process that did nothing for so long was not up: it could not have heard any bot."""
-DAY_MS = 86_400_000
 QUEUE_KEEP_MS = 7 * DAY_MS
 """How long an empty queue is kept after it was last used."""
 QUEUES_EVERY_S = 3_600.0

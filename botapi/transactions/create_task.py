@@ -17,8 +17,6 @@ Also = Callable[[Txn, Task], None]
 """More writes of the same transaction, the audit entry for one; may run twice."""
 EXPIRE = "expire"
 """The timer of a slice's expiration."""
-
-
 QUEUE_MARK_MS = 24 * 3600 * 1000
 """How exactly it is known when a queue was last used."""
 
