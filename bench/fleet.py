@@ -90,10 +90,6 @@ class Fleet:
         """CPU seconds of all bots, their runners and the commands these ran."""
         return sum(processes.tree_cpu_s(bot.pid) for bot in self._bots.values())
 
-    def bot_pids(self) -> list[list[int]]:
-        """The processes of each bot."""
-        return [processes.tree_of(bot.pid) for bot in self._bots.values()]
-
     def start_bots(self, count: int) -> None:
         """Install each bot through the bootstrap program; return when all are idle."""
         connection = self.connect()

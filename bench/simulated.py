@@ -8,7 +8,6 @@ from bench.wire import Connection
 from tests.fakes.sim_bot import SimBot
 
 POOL = "sim"
-HOLD_CALL = "/rbe/session/update"
 FACTS: dict[str, Any] = {
     "cores": ["2"],
     "cpu": ["x86", "x86-64", "x86-64-avx2"],

@@ -11,7 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable
-from typing import IO, Any, NamedTuple, Optional, Union
+from typing import IO, Any, NamedTuple, Optional
 
 from bot_client import task_env
 from bot_client.blob_api import BlobApi, DiskTrouble, Missing, Stop
@@ -287,9 +287,6 @@ class _File(NamedTuple):
 
 class _Link(NamedTuple):
     target: str
-
-
-_Node = Union[_File, _Link, dict[str, Any]]
 
 
 class OutputTree:
