@@ -4,10 +4,11 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
@@ -201,6 +202,26 @@ def _closing(app: WSGIApplication) -> WSGIApplication:
                 force_close()
             return start_response(status, headers, *error)
 
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            environ["wsgi.input"] = _Chunked(environ["wsgi.input"])
         return app(environ, start)
 
     return call
+
+
+class _Readable(Protocol):
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+class _Chunked:
+    """A body in chunks; gunicorn has an error of its own for those that are malformed."""
+
+    def __init__(self, source: _Readable) -> None:
+        self._source = source
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As of any file. Raises Refusal INVALID_ARGUMENT for chunks that are none."""
+        try:
+            return self._source.read(size)
+        except ParseException:
+            raise Refusal(Code.INVALID_ARGUMENT, "the chunks of the body are malformed") from None

@@ -388,6 +388,24 @@ def test_server_cuts_a_huge_body_early_and_closes(address):
         assert sent < 50 * 2**20
 
 
+@pytest.mark.control("requests.body-limits")
+@pytest.mark.e2e
+@pytest.mark.parametrize("body", [b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcXX0\r\n\r\n", b"-5\r\nabc"])
+@pytest.mark.parametrize(
+    "path", [f"{BOT_PATH}/handshake", "/api/v1/tasks", "/prpc/swarming.v2.Bots/ListBots", "/signin"]
+)
+def test_malformed_chunks_are_the_callers_mistake(address, path, body):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    reply = b""
+    with socket.create_connection(address, timeout=30) as link:
+        link.sendall(f"{head}Content-Type: application/json; charset=utf-8\r\n\r\n".encode() + body)
+        link.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            while part := link.recv(65536):
+                reply += part
+    assert reply.split()[1] in {b"400", b"401"}
+
+
 def flood(address, head, *, is_chunked):
     """Send 100 MB unless the server ends it; how much went out, and the reply."""
     block = b"x" * 65536

@@ -171,9 +171,9 @@ def _base64(item: Any, place: str) -> str:  # noqa: ANN401 - JSON
 
 def _enum(descriptor: EnumDescriptor, item: Any, place: str) -> Any:  # noqa: ANN401 - JSON
     if isinstance(item, str):
-        return item if item in descriptor.values_by_name else None
+        return next((value.name for value in descriptor.values if value.name == item), None)
     is_number = isinstance(item, int | float) and not isinstance(item, bool)
-    if not is_number or not float(item).is_integer():
+    if not is_number or (isinstance(item, float) and not item.is_integer()):
         raise bad_call(f"{place}: is no name and no number")
     _check_enum(descriptor, int(item), place)
     return int(item)

@@ -156,12 +156,13 @@ def test_enums_are_names_out_and_names_or_numbers_in():
 
 @spec("prpc:1.4.1.7")
 def test_unknown_name_of_an_enum_is_as_if_absent():
-    asked = read('{"state":"QUERY_NEW","limit":3}', pb.TasksRequest)
-    assert asked == pb.TasksRequest(limit=3)
+    for name in ("QUERY_NEW", "\\ud800"):
+        asked = read(f'{{"state":"{name}","limit":3}}', pb.TasksRequest)
+        assert asked == pb.TasksRequest(limit=3)
 
 
 @spec("prpc:1.4.1.7")
-@pytest.mark.parametrize("text", ["15", "-1", "1e9", "1.5", "true", "[]", "{}", "1e400"])
+@pytest.mark.parametrize("text", ["15", "-1", "1e9", "1.5", "true", "[]", "{}", "1e400", "9" * 400])
 def test_unknown_number_of_an_enum_is_an_error(text):
     assert "state" in complaint(f'{{"state":{text}}}', pb.TasksRequest)
 
