@@ -90,8 +90,9 @@ def blueprint(parts: ApiParts, door: Door) -> Blueprint:
             raise Refusal(Code.NOT_FOUND, f"there is no {request.path}")
         if request.method not in READS:
             raise MethodNotAllowed(sorted(READS), "use GET here")
-        found = handler(Call(parts, caller, door.base_url(request)), request.args)
-        return _response(found, 200)
+        call, asked = Call(parts, caller, door.base_url(request)), request.args
+        # A thousand bots as indented JSON take long: the loop goes on meanwhile.
+        return _response(parts.concurrency.native(lambda: _text(handler(call, asked))), 200)
 
     routes.add_url_rule(
         ROOT + "<name>", "bots", view, methods=VERBS, provide_automatic_options=False
@@ -143,15 +144,18 @@ def _time(moment: Timestamp) -> str:
     return moment.ToDatetime().isoformat(timespec="microseconds")
 
 
-def _response(content: Json, status: int) -> Response:
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+def _text(content: Json) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _response(text: str, status: int) -> Response:
     response = Response(text, status, content_type="application/json; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 def _error(message: str, status: int) -> Response:
-    response = _response({"error": {"message": one_line(message)}}, status)
+    response = _response(_text({"error": {"message": one_line(message)}}), status)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
