@@ -7,7 +7,7 @@ Two sweeps at once do no harm.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,7 @@ from botapi.concurrency import Concurrency
 from botapi.domain.artifacts import CasReference
 from botapi.domain.cas import INSTANCE, BadTree, Digest, MissingBlob, folders
 from botapi.store import codec
-from botapi.store.protocol import Doc, Store, StoreError
+from botapi.store.protocol import Doc, Key, Store, StoreError
 
 EVERY_S = 6 * 3600.0
 FIRST_S = 600.0
@@ -78,22 +78,23 @@ class BlobSweep:
         return Swept(kept, deleted)
 
     def _roots(self) -> set[Digest]:
-        """Everything that a kept task names; read as it is stored, since there may be many."""
+        """Everything that a kept task names."""
         roots: set[Digest] = set()
-        for doc in self._scan(codec.REQ):
-            if any(slice_.get("cas_input_root") for slice_ in doc.body["slices"]):
-                for slice_ in codec.read_request(doc).slices:
-                    roots |= _root(slice_.cas_input_root)
-        for doc in self._scan(codec.TASK):
-            if doc.body.get("cas_output_root"):
-                roots |= _root(codec.read_task(doc).cas_output_root)
+        for kind, named in ((codec.REQ, _inputs), (codec.TASK, _outputs)):
+            lo = ""
+            while page := self.concurrency.native(partial(self._page, kind, named, lo)):
+                found, lo = page
+                roots |= found
         return roots
 
-    def _scan(self, kind: str) -> Iterator[Doc]:
-        lo = ""
-        while docs := self.store.scan(kind, lo, _END, limit=PAGE):
-            yield from docs
-            lo = docs[-1].key + "\0"
+    def _page(
+        self, kind: str, named: Callable[[Doc], set[Digest]], lo: Key
+    ) -> tuple[set[Digest], Key] | None:
+        """What some documents name, and where the next ones begin; None at the end."""
+        docs = self.store.scan(kind, lo, _END, limit=PAGE)
+        if not docs:
+            return None
+        return set[Digest]().union(*map(named, docs)), docs[-1].key + "\0"
 
     def _touch_tree(self, root: Digest) -> None:
         """Of a tree that is not whole, what is there and can be found."""
@@ -107,6 +108,21 @@ class BlobSweep:
         found = list(digests)
         for start in range(0, len(found), TOUCHED_AT_ONCE):
             self.blobs.missing(found[start : start + TOUCHED_AT_ONCE])
+
+
+def _inputs(doc: Doc) -> set[Digest]:
+    """Of a request; most name none, so it is looked at as it is stored."""
+    if not any(slice_.get("cas_input_root") for slice_ in doc.body["slices"]):
+        return set()
+    slices = codec.read_request(doc).slices
+    return set[Digest]().union(*(_root(slice_.cas_input_root) for slice_ in slices))
+
+
+def _outputs(doc: Doc) -> set[Digest]:
+    """Of a task."""
+    if not doc.body.get("cas_output_root"):
+        return set()
+    return _root(codec.read_task(doc).cas_output_root)
 
 
 def _root(reference: CasReference | None) -> set[Digest]:
