@@ -9,7 +9,7 @@ from botapi.domain.new_task import NewTask
 from botapi.domain.task import TaskRequest
 from botapi.secrets.envelope import Sealed
 from botapi.secrets.key_file import KeyFileError
-from botapi.secrets.vault import OF_TASKS, secret_of, task_place, task_secret_doc
+from botapi.secrets.vault import OF_TASKS, secrets_of, task_place, task_secret_doc
 from botapi.store.protocol import Txn
 
 
@@ -19,8 +19,9 @@ def check_secrets(parts: ApiParts, new: NewTask, pool: str) -> None:
     Raises Refusal INVALID_ARGUMENT with the place of the first that is not, in one wording
     for "there is none" and "not for this pool".
     """
+    known = secrets_of(parts.store, new.secrets.values())
     for variable, name in new.secrets.items():
-        secret = secret_of(parts.store, name)
+        secret = known.get(name)
         if secret is None or not secret.is_for(pool):
             raise refuse(f"/secrets/{variable}", f'pool "{pool}" has no secret "{name[:80]}"')
 

@@ -1,7 +1,7 @@
 """The secrets in the store: named ones, and the secret bytes of single tasks."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,18 @@ def read_secret(name: str, doc: Doc) -> Secret:
 
 def secret_of(reads: ReadTxn | Store, name: str) -> Secret | None:
     """The secret of this name; None when there is none."""
-    if name_problem(name):
-        return None
-    (doc,) = reads.get(NAMED, join_key(name))
-    return None if doc is None else read_secret(name, doc)
+    return secrets_of(reads, [name]).get(name)
+
+
+def secrets_of(reads: ReadTxn | Store, names: Iterable[str]) -> dict[str, Secret]:
+    """Those of these secrets that there are, by name, in one read."""
+    asked = [name for name in dict.fromkeys(names) if not name_problem(name)]
+    docs = reads.get(NAMED, *map(join_key, asked)) if asked else []
+    return {
+        name: read_secret(name, doc)
+        for name, doc in zip(asked, docs, strict=True)
+        if doc is not None
+    }
 
 
 def all_secrets(store: Store) -> Iterator[Secret]:

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from botapi.domain.task import Task, TaskRequest, TaskState
 from botapi.secrets.envelope import Sealed
 from botapi.secrets.vault import (
-    NAMED,
     OF_TASKS,
     Secret,
-    read_secret,
     read_task_secret,
+    secrets_of,
     task_secret_key,
 )
 from botapi.store import codec
-from botapi.store.protocol import Store, Txn, join_key
+from botapi.store.protocol import Store, Txn
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,6 @@ def release_secrets(store: Store, task: Task, request: TaskRequest) -> Released:
     names = sorted(set(request.secrets.values()))
     index = task.slice_index
     wants_bytes = bool(request.secret_bytes_ref) and request.slices[index].has_secret_bytes
-    keys = [join_key(name) for name in names]
     audit_key = codec.audit_key(task.started_ms, f"release-{task.task_id}")
 
     def work(txn: Txn) -> Released:
@@ -41,13 +39,9 @@ def release_secrets(store: Store, task: Task, request: TaskRequest) -> Released:
         now = None if doc is None else codec.read_task(doc)
         if now is None or now.state is not TaskState.RUNNING or now.claim_id != task.claim_id:
             return Released(dict.fromkeys(request.secrets))
-        found = dict(zip(names, txn.get(NAMED, *keys) if keys else [], strict=True))
-        secrets = {
-            name: read_secret(name, known) for name, known in found.items() if known is not None
-        }
         usable = {
             name: secret
-            for name, secret in secrets.items()
+            for name, secret in secrets_of(txn, names).items()
             if secret.is_for(request.slices[index].pool)
         }
         own = txn.get(OF_TASKS, task_secret_key(request.secret_bytes_ref)) if wants_bytes else []
