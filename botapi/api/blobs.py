@@ -1,6 +1,7 @@
 """Blobs for people: upload by digest, download, and what tasks leave behind (docs/blobs.md)."""
 
 import urllib.parse
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -124,12 +125,13 @@ def digest_of(reference: CasReference, what: str) -> Digest:
 
 
 def _listed(parts: ApiParts, root: Digest, cursor: str, limit: int) -> Json:
-    entries = [entry for entry in parts.blobs.tree(root) if entry.path > cursor]
-    page = entries[:limit]
+    entries = parts.blobs.tree(root)
+    start = bisect_right(entries, cursor, key=lambda entry: entry.path)
+    page = entries[start : start + limit]
     return {
         "root": str(root),
-        "items": [_view(entry) for entry in page],
-        "next_cursor": page[-1].path if len(entries) > limit else None,
+        "items": parts.concurrency.native(lambda: [_view(entry) for entry in page]),
+        "next_cursor": page[-1].path if len(entries) > start + limit else None,
     }
 
 
