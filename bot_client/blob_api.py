@@ -9,7 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import IO, Optional, TypeVar, Union
+from typing import IO, Any, Optional, TypeVar, Union
 from urllib.parse import urlsplit
 
 from bot_client.cas import Digest
@@ -43,6 +43,14 @@ class Missing(Exception):
 
 class DiskTrouble(BotError):
     """This host's disk is at fault, not the network: trying again is no help."""
+
+
+def on_disk(act: Any, *arguments: Any) -> Any:  # noqa: ANN401 - passes any call through
+    """An OSError of this host as what it is: the bot's trouble, said in words."""
+    try:
+        return act(*arguments)
+    except OSError as failure:
+        raise DiskTrouble(f"disk: {failure.strerror or failure}") from failure
 
 
 class Stop:
@@ -141,8 +149,8 @@ class BlobApi:
             raise Missing(digest)
         if reply.status != 200:
             _conclude(reply, "blob")
-        _on_disk(partial(sink.seek, 0))
-        _on_disk(sink.truncate)
+        on_disk(sink.seek, 0)
+        on_disk(sink.truncate)
         hasher = hashlib.sha256()
         taken = 0
         while taken <= digest.size:
@@ -152,12 +160,12 @@ class BlobApi:
                 break
             taken += len(piece)
             hasher.update(piece)
-            _on_disk(partial(sink.write, piece))
+            on_disk(sink.write, piece)
         if hasher.hexdigest() != digest.hash or taken != digest.size:
             raise Transient(f"blob {digest}: other bytes came")
 
     def _put(self, digest: Digest, source: IO[bytes]) -> None:
-        _on_disk(partial(source.seek, 0))
+        on_disk(source.seek, 0)
         length = {"Content-Length": str(digest.size)}
         _conclude(self._send("PUT", f"/{digest}", self._pieces(digest, source), length), "blob")
 
@@ -165,7 +173,7 @@ class BlobApi:
         left = digest.size
         while left:
             self.stop.check()
-            piece = _on_disk(partial(source.read, min(left, PIECE_BYTES)))
+            piece = on_disk(source.read, min(left, PIECE_BYTES))
             if not piece:
                 raise Refused(f"{digest} became shorter", 400)
             left -= len(piece)
@@ -189,13 +197,6 @@ class BlobApi:
         }
         self._connection.request(method, f"{self._parts.path}{PATH}{path}", body, headers)
         return self._connection.getresponse()
-
-
-def _on_disk(act: Callable[[], T]) -> T:
-    try:
-        return act()
-    except OSError as failure:
-        raise DiskTrouble(f"disk: {failure.strerror or failure}") from failure
 
 
 def _conclude(response: http.client.HTTPResponse, what: str) -> bytes:

@@ -20,19 +20,14 @@ from bot_client.clock import Backoff, Clock
 from bot_client.errors import Interrupted, Refused, Transient
 from bot_client.manifest import Manifest
 from bot_client.output import OutputBuffer
+from bot_client.output_tree import TaskFault
 from bot_client.poster import CHUNK_BYTES, Pings, Poster, post_piece, resend_from
 from bot_client.redaction import Redactor
 from bot_client.runner_link import RunnerGone, RunnerLink
 from bot_client.server_api import OutputPiece, ServerApi
 from bot_client.signals import Signals
 from bot_client.storage import Room, Storage
-from bot_client.workspace import (
-    COLLECT_LIMIT_S,
-    PREPARE_LIMIT_S,
-    MissingInputs,
-    TaskFault,
-    Workspace,
-)
+from bot_client.workspace import COLLECT_LIMIT_S, PREPARE_LIMIT_S, MissingInputs, Workspace
 
 log = logging.getLogger("bot.task")
 

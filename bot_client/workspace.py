@@ -5,16 +5,14 @@ step asks whether it is to stop.
 """
 
 import base64
-import hashlib
 import logging
 import os
-import stat
 import zlib
 from collections.abc import Iterable
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, Optional
 
 from bot_client import task_env
-from bot_client.blob_api import BlobApi, DiskTrouble, Missing, Stop
+from bot_client.blob_api import BlobApi, DiskTrouble, Missing, Stop, on_disk
 from bot_client.cas import (
     EMPTY,
     INSTANCE,
@@ -24,18 +22,13 @@ from bot_client.cas import (
     BadTree,
     Digest,
     Directory,
-    DirectoryNode,
     FileNode,
-    SymlinkNode,
     decode,
-    digest_of,
-    encode,
-    is_plain_name,
     stays_inside,
 )
-from bot_client.content_cache import PIECE_BYTES
 from bot_client.errors import BotError
 from bot_client.manifest import Manifest
+from bot_client.output_tree import OutputTree, TaskFault
 from bot_client.storage import Room, Storage
 
 log = logging.getLogger("bot.workspace")
@@ -56,10 +49,6 @@ class MissingInputs(BotError):
         names = ", ".join(str(digest) for digest in digests[:5])
         super().__init__(f"the server does not have these inputs: {names}")
         self.digests = digests
-
-
-class TaskFault(BotError):
-    """The task cannot be run as it was asked for; the text goes to its author."""
 
 
 class Tally:
@@ -136,7 +125,7 @@ class Workspace:
         storage.trim(storage.room_for(self._room, hints), self._stop.check)
         self.stats["cache_trim_stats"] = {"duration": self._stop.now() - started}
         _remove(storage.stage)
-        _on_disk(os.mkdir, storage.stage, 0o700)
+        on_disk(os.mkdir, storage.stage, 0o700)
         if manifest.input_root is not None:
             self._fetch_inputs(manifest.input_root)
         started = self._stop.now()
@@ -168,14 +157,14 @@ class Workspace:
             if self._entries > MAX_ENTRIES:
                 raise BadTree(f"more than {MAX_ENTRIES} entries")
             for folder in directory.directories:
-                _on_disk(os.mkdir, self._at(path + folder.name), 0o755)
+                on_disk(os.mkdir, self._at(path + folder.name), 0o755)
                 waiting.append((folder.digest, f"{path}{folder.name}/", depth + 1))
             for file in directory.files:
                 self._lay_file(file, self._at(path + file.name), tally)
             for link in directory.symlinks:
                 if not stays_inside(path + link.name, link.target):
                     raise BadTree(f"the link {path + link.name!r} leads out of the tree")
-                _on_disk(os.symlink, link.target, self._at(path + link.name))
+                on_disk(os.symlink, link.target, self._at(path + link.name))
 
     def _at(self, path: str) -> str:
         return os.path.join(self._storage.stage, *path.split("/"))
@@ -190,7 +179,7 @@ class Workspace:
 
     def _lay_file(self, node: FileNode, target: str, tally: Tally) -> None:
         self._stop.check()
-        with _on_disk(open, target, "xb") as file:
+        with on_disk(open, target, "xb") as file:
             is_here = self._copy(node.digest, file)
             os.fchmod(file.fileno(), 0o755 if node.is_executable else 0o644)
         (tally.hot if is_here else tally.cold).append(node.digest.size)
@@ -203,10 +192,10 @@ class Workspace:
         for _ in range(2):
             is_here = content.has(digest)
             if not is_here:
-                with _on_disk(content.new_file) as file:
+                with on_disk(content.new_file) as file:
                     self._blobs.fetch(digest, file)
-                    _on_disk(content.keep, digest, file)
-            if _on_disk(content.copy, digest, target):
+                    on_disk(content.keep, digest, file)
+            if on_disk(content.copy, digest, target):
                 return is_here
             target.seek(0)
             target.truncate()
@@ -226,9 +215,9 @@ class Workspace:
     def _collect(self, run: str, out: str) -> None:
         tally = Tally(self._storage, self._stop)
         tree = OutputTree(self.notes)
-        _on_disk(tree.add_folder, out)
+        on_disk(tree.add_folder, out)
         for name in self._manifest.outputs:
-            _on_disk(tree.add, run, name)
+            on_disk(tree.add, run, name)
         if tree.is_empty():
             return
         root = self._upload(tree, tally)
@@ -241,13 +230,13 @@ class Workspace:
     def _return_caches(self, run: str) -> None:
         started = self._stop.now()
         for cache in self._manifest.caches:
-            trouble = _on_disk(self._storage.named.uninstall, cache.name, run)
+            trouble = on_disk(self._storage.named.uninstall, cache.name, run)
             if trouble:
                 self.notes.append(trouble)
         took = {"duration": self._stop.now() - started}
         self.stats.setdefault("named_caches_stats", {})["uninstall"] = took
 
-    def _upload(self, tree: "OutputTree", tally: Tally) -> Digest:
+    def _upload(self, tree: OutputTree, tally: Tally) -> Digest:
         files: dict[Digest, str] = {}
         folders: dict[Digest, bytes] = {}
         root = tree.digest(files, folders, self._stop)
@@ -256,12 +245,12 @@ class Workspace:
             is_missing = str(digest) in missing
             (tally.cold if is_missing else tally.hot).append(digest.size)
             if is_missing:
-                with _on_disk(open, path, "rb", 0) as file:
+                with on_disk(open, path, "rb", 0) as file:
                     self._blobs.put(digest, file)
         for digest, content in folders.items():
             if str(digest) in missing:
                 with self._storage.content.new_file() as file:
-                    _on_disk(file.write, content)
+                    on_disk(file.write, content)
                     self._blobs.put(digest, file)
         return root
 
@@ -280,137 +269,7 @@ class Workspace:
             log.warning("cleaning up after the task: %s", failure)
 
 
-class _File(NamedTuple):
-    path: str
-    is_executable: bool
-
-
-class _Link(NamedTuple):
-    target: str
-
-
-class OutputTree:
-    """Files and links that a task leaves behind; later ones replace earlier ones."""
-
-    def __init__(self, notes: list[str]) -> None:
-        """What is left out is said in ``notes``."""
-        self._root: dict[str, Any] = {}
-        self._notes = notes
-        self._count = 0
-
-    def is_empty(self) -> bool:
-        """Is there nothing to upload?"""
-        return not self._root
-
-    def add_folder(self, folder: str) -> None:
-        """Everything in a folder that the bot made itself."""
-        self._add_children(folder, self._root, "", 0)
-
-    def add(self, run: str, name: str) -> None:
-        """A file or folder of the run folder; skipped when it is missing, or behind a link."""
-        words = name.split("/")
-        source = run
-        for word in words[:-1]:
-            source = os.path.join(source, word)
-            if os.path.islink(source) or not os.path.isdir(source):
-                return
-        source = os.path.join(source, words[-1])
-        if not os.path.lexists(source):
-            return
-        into = self._root
-        for word in words[:-1]:
-            below = into.get(word)
-            into[word] = below = below if isinstance(below, dict) else {}
-            into = below
-        self._add_one(source, into, name, len(words))
-
-    def _add_children(self, folder: str, into: dict[str, Any], path: str, depth: int) -> None:
-        with os.scandir(folder) as found:
-            names = sorted(entry.name for entry in found)
-        for name in names:
-            self._add_one(os.path.join(folder, name), into, f"{path}{name}", depth)
-
-    def _add_one(self, source: str, into: dict[str, Any], path: str, depth: int) -> None:
-        name = os.path.basename(source)
-        try:
-            facts = os.lstat(source)
-        except FileNotFoundError:
-            return
-        if not is_plain_name(name):
-            self._leave_out(path, "its name cannot be kept")
-            return
-        self._count += 1
-        if self._count > MAX_ENTRIES or depth > MAX_DEPTH:
-            raise TaskFault(f"more than {MAX_ENTRIES} outputs, or over {MAX_DEPTH} folders deep")
-        if stat.S_ISDIR(facts.st_mode):
-            below = into.get(name)
-            into[name] = below = below if isinstance(below, dict) else {}
-            self._add_children(source, below, f"{path}/", depth + 1)
-        elif stat.S_ISLNK(facts.st_mode):
-            self._add_link(source, into, path)
-        elif stat.S_ISREG(facts.st_mode):
-            into[name] = _File(source, bool(facts.st_mode & 0o100))
-        else:
-            self._leave_out(path, "it is no file, folder or link")
-
-    def _add_link(self, source: str, into: dict[str, Any], path: str) -> None:
-        target = os.readlink(source)
-        if stays_inside(path, target):
-            into[os.path.basename(source)] = _Link(target)
-        else:
-            self._leave_out(path, "it is a link that leads out of the outputs")
-
-    def _leave_out(self, path: str, why: str) -> None:
-        if len(self._notes) < 20:
-            self._notes.append(f"output {path!r} is left out: {why}")
-
-    def digest(self, files: dict[Digest, str], folders: dict[Digest, bytes], stop: Stop) -> Digest:
-        """The digest of the whole; fills in where the bytes of every part are."""
-        return _digest_folder(self._root, files, folders, stop)
-
-
-def _digest_folder(
-    folder: dict[str, Any], files: dict[Digest, str], folders: dict[Digest, bytes], stop: Stop
-) -> Digest:
-    directory = Directory([], [], [])
-    for name, node in folder.items():
-        if isinstance(node, _File):
-            digest = _hash_file(node.path, stop)
-            files[digest] = node.path
-            directory.files.append(FileNode(name, digest, node.is_executable))
-        elif isinstance(node, _Link):
-            directory.symlinks.append(SymlinkNode(name, node.target))
-        else:
-            below = _digest_folder(node, files, folders, stop)
-            directory.directories.append(DirectoryNode(name, below))
-    content = encode(directory)
-    digest = digest_of(content)
-    folders[digest] = content
-    return digest
-
-
-def _hash_file(path: str, stop: Stop) -> Digest:
-    hasher = hashlib.sha256()
-    size = 0
-    with _on_disk(open, path, "rb", 0) as file:
-        while True:
-            stop.check()
-            piece = _on_disk(file.read, PIECE_BYTES)
-            if not piece:
-                return Digest(hasher.hexdigest(), size)
-            hasher.update(piece)
-            size += len(piece)
-
-
 def _remove(folder: str) -> None:
     left = task_env.remove_tree(folder)
     if left:
         raise DiskTrouble(f"disk: {left[0]} of an earlier task cannot be deleted")
-
-
-def _on_disk(act: Any, *arguments: Any) -> Any:  # noqa: ANN401 - passes any call through
-    """An OSError of this host as what it is: the bot's trouble, said in words."""
-    try:
-        return act(*arguments)
-    except OSError as failure:
-        raise DiskTrouble(f"disk: {failure.strerror or failure}") from failure

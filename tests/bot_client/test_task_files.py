@@ -15,8 +15,9 @@ from bot_client.blob_api import DiskTrouble, Missing, Stop
 from bot_client.cas import Digest, Directory, DirectoryNode, FileNode, SymlinkNode, encode
 from bot_client.errors import Interrupted, Refused
 from bot_client.manifest import CacheWanted, ManifestError, parse
+from bot_client.output_tree import OutputTree, TaskFault
 from bot_client.storage import MAX_AGE_S, MAX_NAMED, Room, Storage
-from bot_client.workspace import MissingInputs, OutputTree, TaskFault, Workspace, pack_sizes
+from bot_client.workspace import MissingInputs, Workspace, pack_sizes
 from tests.fakes.bot_clock import FakeClock
 
 ROOM = Room(0, 1 << 40, 1 << 40)
