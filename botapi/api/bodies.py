@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from botapi.domain.errors import Code, Refusal, one_line
+from botapi.domain.errors import Code, Refusal, refuse
 from botapi.wire_json import decoder
 
 T = TypeVar("T")
@@ -24,17 +24,17 @@ class Body:
         try:
             return self._decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refusal(Code.INVALID_ARGUMENT, _complaint(body, error)) from None
+            raise _complaint(body, error) from None
 
 
-def _complaint(body: bytes, error: Exception) -> str:
+def _complaint(body: bytes, error: Exception) -> Refusal:
     if isinstance(error, msgspec.ValidationError):
         found = _AT.match(str(error))
         what, place = (found["what"], found["place"] or "$") if found else (str(error), "$")
-        return one_line(f"{_pointer(place)}: {what.replace('`', chr(34))}")
+        return refuse(_pointer(place), what.replace("`", '"'))
     if not body.strip():
-        return "the body is empty; send a JSON object"
-    return one_line(f"the body is not JSON: {error}")
+        return Refusal(Code.INVALID_ARGUMENT, "the body is empty; send a JSON object")
+    return Refusal(Code.INVALID_ARGUMENT, f"the body is not JSON: {error}")
 
 
 def _pointer(place: str) -> str:

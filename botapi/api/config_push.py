@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
+from werkzeug.http import parse_etags
 
 from botapi.api.bodies import Body
 from botapi.api.config import head_view, revision_body
@@ -102,6 +103,7 @@ class _Wanted:
     verb: str
     target: str
     reason: str
+    if_match: str
 
 
 def validate(parts: ApiParts, raw: bytes) -> Json:
@@ -127,27 +129,31 @@ def preview(parts: ApiParts, raw: bytes) -> bytes:
     return parts.concurrency.native(work)
 
 
-def apply(parts: ApiParts, actor: str, raw: bytes) -> Json:
-    """Put files in force. Raises ConfigRefusal when they are bad, late, or drop too many bots."""
+def apply(parts: ApiParts, actor: str, raw: bytes, if_match: str) -> Json:
+    """Put files in force. Raises ConfigRefusal when they are bad, late, or drop too many bots.
+
+    `if_match` is that header (RFC 9110 13.1.1), empty without one.
+    """
 
     def work() -> _Wanted:
         body = APPLY_BODY.read(raw)
         reason = _reason(body.reason)
-        plan = _allowed(_plan(parts, *_read(body.files)), body.parent, body.drop)
-        return _Wanted(plan, "config.apply", "bots.cfg", reason)
+        plan = _allowed(_plan(parts, *_read(body.files)), body, if_match)
+        return _Wanted(plan, "config.apply", "bots.cfg", reason, if_match)
 
     return _push(parts, actor, work)
 
 
-def rollback(parts: ApiParts, actor: str, raw: bytes) -> Json:
+def rollback(parts: ApiParts, actor: str, raw: bytes, if_match: str) -> Json:
     """Put the files of an older revision in force, as a new one. Errors as of `apply`."""
 
     def work() -> _Wanted:
         body = ROLLBACK_BODY.read(raw)
         reason = _reason(body.reason)
-        plan = _allowed(_plan(parts, *_old(parts, body.rev)), body.parent, body.drop)
+        plan = _allowed(_plan(parts, *_old(parts, body.rev)), body, if_match)
         target = f"bots.cfg revision {body.rev}"
-        return _Wanted(plan, "config.rollback", target, f"back to revision {body.rev}: {reason}")
+        said = f"back to revision {body.rev}: {reason}"
+        return _Wanted(plan, "config.rollback", target, said, if_match)
 
     return _push(parts, actor, work)
 
@@ -179,7 +185,7 @@ def _push(parts: ApiParts, actor: str, work: Callable[[], _Wanted]) -> Json:
         also=audit,
     )
     if isinstance(pushed, Outdated):
-        raise _outdated(pushed.head.rev)
+        raise _outdated(pushed.head.rev, wanted.if_match)
     with suppress(StoreError):  # it is in force; so that it is for whoever we tell, too
         parts.config.latest()
     return {
@@ -233,13 +239,18 @@ def _plan(parts: ApiParts, source: Source, meaning: Meaning) -> _Plan:
     return _Plan(current, source, meaning, change)
 
 
-def _allowed(plan: _Plan, parent: str | None, drop: int | None) -> _Plan:
+def _allowed(plan: _Plan, body: ApplyBody | RollbackBody, if_match: str) -> _Plan:
     """The plan; raises ConfigRefusal when it is based on another revision or drops too much."""
-    if plan.source.digest() == plan.current.digest:
+    if body.parent is None and not if_match:
+        said = "say what the change is based on: the digest in force as /parent or as If-Match"
+        raise ConfigRefusal(Code.FAILED_PRECONDITION, "precondition_required", said)
+    in_force = plan.current.digest
+    if plan.source.digest() == in_force:
         return plan
-    if parent is not None and parent != plan.current.digest:
-        raise _outdated(plan.current.rev)
-    refusal = plan.change.refusal(plan.percent, drop)
+    matches = not if_match or parse_etags(if_match).contains(in_force)
+    if not matches or body.parent not in {None, in_force}:
+        raise _outdated(plan.current.rev, "" if matches else if_match)
+    refusal = plan.change.refusal(plan.percent, body.drop)
     if refusal:
         dropped, live = plan.change.dropped, plan.change.live
         raise ConfigRefusal(
@@ -248,8 +259,10 @@ def _allowed(plan: _Plan, parent: str | None, drop: int | None) -> _Plan:
     return plan
 
 
-def _outdated(rev: int) -> ConfigRefusal:
+def _outdated(rev: int, if_match: str) -> ConfigRefusal:
     said = f"revision {rev} is in force meanwhile; look at what it says and try again"
+    if if_match:
+        return ConfigRefusal(Code.FAILED_PRECONDITION, "precondition_failed", said, rev=rev)
     return ConfigRefusal(Code.ABORTED, "outdated", said, rev=rev)
 
 

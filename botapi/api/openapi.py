@@ -25,6 +25,7 @@ from botapi.api import (
     tasks,
     users,
 )
+from botapi.api.error_codes import CODES
 from botapi.api.task_request import TaskBody
 from botapi.domain.permissions import Needs, On
 
@@ -46,6 +47,10 @@ class Described:
     media: str = BINARY
     is_idempotent: bool = False
     """Does it know `Idempotency-Key`?"""
+    is_tagged: bool = False
+    """Does it know `If-None-Match`?"""
+    has_basis: bool = False
+    """Does it know `If-Match`?"""
 
 
 PAGE = "limit cursor"
@@ -67,7 +72,9 @@ CALLS: Mapping[str, Described] = {
     "POST /tasks/cancel": Described(
         "Cancel all tasks with these tags, soon.", "Matched", body=ending.CancelManyBody
     ),
-    "GET /tasks/<task_id>": Described("Read a task; wait holds it until final.", "Task", "wait"),
+    "GET /tasks/<task_id>": Described(
+        "Read a task; wait holds it until final.", "Task", "wait", is_tagged=True
+    ),
     "GET /tasks/<task_id>/why": Described("Say why a task is pending.", "Why", "limit offset"),
     "POST /tasks/<task_id>/cancel": Described(
         "Cancel a pending task, or kill a running one.", "Canceled", body=tasks.CancelBody
@@ -98,7 +105,7 @@ CALLS: Mapping[str, Described] = {
     ),
     "GET /trees/<digest>/<size>": Described("List the files of a tree.", "Tree", PAGE),
     "GET /bots": Described("List bots by id.", "BotPage", f"dimension status {LISTS}"),
-    "GET /bots/<path:bot_id>": Described("Read a bot.", "Bot"),
+    "GET /bots/<path:bot_id>": Described("Read a bot.", "Bot", is_tagged=True),
     "DELETE /bots/<path:bot_id>": Described("Forget a bot.", "Deleted", "reason"),
     "POST /bots/<path:bot_id>/terminate": Described(
         "Ask a bot to exit when it is free.", "TaskId", body=ending.WhyBody, statuses=(200, 201)
@@ -140,9 +147,11 @@ CALLS: Mapping[str, Described] = {
     "POST /config/preview": Described(
         "Say what a change would do.", "Preview", body=config_push.PreviewBody
     ),
-    "POST /config/apply": Described("Apply files.", "Applied", body=config_push.ApplyBody),
+    "POST /config/apply": Described(
+        "Apply files.", "Applied", body=config_push.ApplyBody, has_basis=True
+    ),
     "POST /config/rollback": Described(
-        "Apply an old revision again.", "Applied", body=config_push.RollbackBody
+        "Apply an old revision again.", "Applied", body=config_push.RollbackBody, has_basis=True
     ),
     "GET /archives": Described("List bot archives.", "Releases"),
     "POST /archives": Described(
@@ -167,6 +176,7 @@ CALLS: Mapping[str, Described] = {
     "DELETE /secrets/<name>": Described("Remove a secret.", "Deleted", "reason"),
     "POST /secrets/rotate": Described("Wrap all anew.", "Rewrapped", body=secrets.RotateBody),
     "GET /audit": Described("List what people changed.", "AuditPage", PAGE),
+    "GET /errors": Described("List what a problem's code means.", "Errors"),
     "GET /openapi.json": Described("Read this document.", "any"),
 }
 
@@ -210,7 +220,7 @@ _API_KEY = {
     "created_at": "time?",
     "expires_at": "time?",
     "revoked_at": "time?",
-    "last_used_at": "time?",
+    "used_at": "time?",
 }
 _REVISION = {
     "rev": "int",
@@ -372,7 +382,7 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = {
     "User": {
         "identity": "str",
         "grants": "[Grant]",
-        "all_grants": "[Grant]",
+        "config_grants": "[Grant]",
         "disabled_at": "time?",
         "created_at": "time?",
     },
@@ -453,6 +463,8 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = {
         "after": "str",
     },
     "AuditPage": {"items": "[AuditEntry]", **_PAGED},
+    "Error": {"code": "str", "status": "int", "meaning": "str"},
+    "Errors": {"items": "[Error]", **_PAGED},
     "CasDigest": {"hash": "str!", "size_bytes": "int!"},
     "CasReference": {"cas_instance": "str!", "digest": "CasDigest!"},
     "WhyBot": {"bot_id": "str", "reason": "str", "detail": "str", "misses": "[str]"},
@@ -557,7 +569,7 @@ _PROBLEM_SCHEMA: Json = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "code": {"type": "string"},
+        "code": {"enum": sorted(CODES)},
         "instance": {"type": "string"},
         "errors": {
             "type": "array",
@@ -586,22 +598,28 @@ def _operation(method: str, path: str, needs: Needs, call: Described) -> Json:
     parameters += [
         {"name": name, "in": "query", "schema": {"type": "string"}} for name in call.query.split()
     ]
-    if call.is_idempotent:
-        parameters.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "schema": {"type": "string", "pattern": "^[A-Za-z0-9_/-]{1,50}$"},
-            }
-        )
+    parameters += _headers(call)
+    unchanged = {"304": {"description": "What If-None-Match names is still so."}}
     return {
         "operationId": _operation_id(method, path),
         "summary": call.summary,
         "description": _needed(needs),
         "parameters": parameters,
         "responses": {str(status): _answer(call) for status in call.statuses}
+        | (unchanged if call.is_tagged else {})
         | {"default": {"$ref": "#/components/responses/Problem"}},
     }
+
+
+def _headers(call: Described) -> list[Json]:
+    known: dict[str, Json] = {}
+    if call.is_idempotent:
+        known["Idempotency-Key"] = {"type": "string", "pattern": "^[A-Za-z0-9_/-]{1,50}$"}
+    if call.is_tagged:
+        known["If-None-Match"] = {"type": "string"}
+    if call.has_basis:
+        known["If-Match"] = {"type": "string"}
+    return [{"name": name, "in": "header", "schema": schema} for name, schema in known.items()]
 
 
 def _operation_id(method: str, path: str) -> str:

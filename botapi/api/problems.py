@@ -9,12 +9,15 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from botapi.api.capacity import NoCapacity
 from botapi.api.config_push import ConfigRefusal
+from botapi.api.error_codes import CODES, type_of
 from botapi.domain.errors import Code, Refusal, one_line
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, BodyTooLarge
 from botapi.store.protocol import Outage, StoreError, TooLarge
 from botapi.wire_json import dumps
 
 PROBLEM_TYPE = "application/problem+json"
+BUSY = frozenset({429, 503})
+"""What goes away by itself."""
 
 log = logging.getLogger(__name__)
 
@@ -24,32 +27,44 @@ def problem(
 ) -> Response:
     """The one form of an error; `more` are further members."""
     title = HTTPStatus(status).phrase if status in set(HTTPStatus) else code
+    waits = {"retry_after_s": RETRY_AFTER_S} if status in BUSY else {}
     body = {
-        "type": "about:blank",
+        "type": type_of(code),
         "title": title,
         "status": status,
         "detail": one_line(detail),
         "code": code,
         "instance": g.get("request_id", ""),
+        **waits,
         **(more or {}),
     }
     response = Response(dumps(body) + b"\n", status, content_type=PROBLEM_TYPE)
     response.headers["Cache-Control"] = "no-store"
+    if waits:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 
 def of_refusal(error: Refusal) -> Response:
     """What the caller asked for is not to be had."""
     log.info("refused %s %s: %s", request.method, request.path, error.message)
-    code, more = error.code.lower(), {}
+    code, more = error.code.lower(), _places(error)
     if isinstance(error, NoCapacity):
         code = "no_capacity"
     elif isinstance(error, ConfigRefusal):
         code, more = error.word, error.details
-    response = problem(HTTP_STATUS[error.code], code, error.message, more)
+    response = problem(CODES[code][0], code, error.message, more)
     if error.code is Code.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _places(error: Refusal) -> dict[str, object]:
+    """`errors` with a JSON pointer (RFC 9457 3), for a complaint about a place in the body."""
+    before = f"{error.place}: "
+    if not (error.place.startswith("/") and error.message.startswith(before)):
+        return {}
+    return {"errors": [{"pointer": error.place, "detail": error.message[len(before) :]}]}
 
 
 def of_body_too_large(error: BodyTooLarge) -> Response:
@@ -74,7 +89,10 @@ def of_http(error: HTTPException) -> Response:
     """What Werkzeug found wrong with the request itself."""
     status = error.code or 500
     detail = str(error.description or error.name)
-    response = problem(status, error.name.lower().replace(" ", "_"), detail)
+    code = error.name.lower().replace(" ", "_")
+    if code not in CODES:
+        code = "bad_request" if status < 500 else "internal"
+    response = problem(CODES[code][0], code, detail)
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(error.valid_methods)
     return response

@@ -4,8 +4,8 @@ Every call passes `_answer`: it finds out who asks, and whether they may, before
 else happens. A path of the table takes every method, so that a wrong one is told which are right.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from botapi.api import (
     bootstrap,
     bots,
     ending,
+    error_codes,
     keys,
     late_output,
     outputs,
@@ -32,6 +33,7 @@ from botapi.api import (
     users,
     why_pending,
 )
+from botapi.api.answers import Answer, respond
 from botapi.api.bodies import Body
 from botapi.api.parts import Json, Query
 from botapi.api.people import Person
@@ -39,9 +41,9 @@ from botapi.api.server import ApiServer
 from botapi.blobs.transfer import Source
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Needs, On, Permission
+from botapi.domain.rate_limit import network_of
 from botapi.door import BodyTooLarge, Door, read_body
 from botapi.store.protocol import StoreError
-from botapi.wire_json import dumps
 
 ROOT = "/api/v1"
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -69,15 +71,8 @@ class Call:
     length: int | None
     range: str
     """The `Range` header, empty without one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON object, or bytes with headers; or bytes that are made while they are sent."""
-
-    content: Json | bytes | Iterator[bytes]
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    if_match: str
+    """The `If-Match` header, empty without one."""
 
 
 Handler = Callable[..., Answer]
@@ -112,7 +107,7 @@ def list_tasks(call: Call) -> Answer:
 def get_task(call: Call, task_id: str) -> Answer:
     """`GET /tasks/<id>`."""
     queries.check_names(call.query, ("wait",))
-    return Answer(call.server.task(task_id, queries.wait_s(call.query)))
+    return Answer(call.server.task(task_id, queries.wait_s(call.query)), is_tagged=True)
 
 
 def collect(call: Call) -> Answer:
@@ -228,7 +223,7 @@ def list_bots(call: Call) -> Answer:
 def get_bot(call: Call, bot_id: str) -> Answer:
     """`GET /bots/<id>`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.bot(bot_id, call.base_url))
+    return Answer(call.server.bot(bot_id, call.base_url), is_tagged=True)
 
 
 def list_bot_tasks(call: Call, bot_id: str) -> Answer:
@@ -273,9 +268,17 @@ def _quarantine(call: Call, bot_id: str, *, on: bool) -> Answer:
     return Answer(bots.quarantine(call.server, bot_id, person, body, call.base_url, on=on))
 
 
+def _check_shown_once(call: Call) -> None:
+    """What is shown once is not kept, so a repeat cannot be answered with it."""
+    if call.idempotency_key:
+        problem = "what this call makes is shown once; leave it out, and list before a repeat"
+        raise queries.refuse("Idempotency-Key", problem)
+
+
 def create_bootstrap_token(call: Call) -> Answer:
     """`POST /bootstrap-tokens`."""
     queries.check_names(call.query, ())
+    _check_shown_once(call)
     body = bootstrap.TOKEN_BODY.read(call.body)
     access.check_pools(call.person.caller, P.CREATE_BOT, [body.pool] if body.pool else [])
     return Answer(call.server.bootstrap_token(call.person.name, body, call.base_url), 201)
@@ -327,6 +330,7 @@ def list_api_keys(call: Call) -> Answer:
 def create_api_key(call: Call) -> Answer:
     """`POST /api-keys`."""
     queries.check_names(call.query, ())
+    _check_shown_once(call)
     body = api_keys.KEY_BODY.read(call.body)
     return Answer(api_keys.create(call.server, call.person, body), 201)
 
@@ -340,13 +344,15 @@ def revoke_api_key(call: Call, key_id: str) -> Answer:
 def get_bots_cfg(call: Call) -> Answer:
     """`GET /config/bots.cfg`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.bots_cfg())
+    found = call.server.bots_cfg()
+    return Answer(found, revision=found["digest"] or "")
 
 
 def get_config(call: Call) -> Answer:
     """`GET /config`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.config_in_force())
+    found = call.server.config_in_force()
+    return Answer(found, revision=found["digest"] or "")
 
 
 def list_revisions(call: Call) -> Answer:
@@ -357,7 +363,8 @@ def list_revisions(call: Call) -> Answer:
 def get_revision(call: Call, rev: str) -> Answer:
     """`GET /config/revisions/<rev>`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.config_revision(rev))
+    found = call.server.config_revision(rev)
+    return Answer(found, revision=found["digest"] or "")
 
 
 def validate_config(call: Call) -> Answer:
@@ -376,13 +383,13 @@ def preview_config(call: Call) -> Answer:
 def apply_config(call: Call) -> Answer:
     """`POST /config/apply`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.apply_config(call.person.name, call.body))
+    return Answer(call.server.apply_config(call.person.name, call.body, call.if_match))
 
 
 def roll_config_back(call: Call) -> Answer:
     """`POST /config/rollback`."""
     queries.check_names(call.query, ())
-    return Answer(call.server.roll_config_back(call.person.name, call.body))
+    return Answer(call.server.roll_config_back(call.person.name, call.body, call.if_match))
 
 
 def list_archives(call: Call) -> Answer:
@@ -472,6 +479,12 @@ def get_openapi(call: Call) -> Answer:
     """`GET /openapi.json`."""
     queries.check_names(call.query, ())
     return Answer(OPENAPI.read_bytes(), headers={"Content-Type": "application/json"})
+
+
+def list_errors(call: Call) -> Answer:
+    """`GET /errors`."""
+    queries.check_names(call.query, ())
+    return Answer(error_codes.listed())
 
 
 def list_audit(call: Call) -> Answer:
@@ -573,6 +586,7 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
         "DELETE": Route(delete_secret, Needs(P.CHANGE_SECRETS, On.ITEMS)),
     },
     "/openapi.json": {"GET": Route(get_openapi, Needs(None, On.NOTHING))},
+    "/errors": {"GET": Route(list_errors, Needs(None, On.NOTHING))},
     "/audit": {"GET": Route(list_audit, Needs(P.VIEW_AUDIT))},
     "/": {},
     "/<path:rest>": {},
@@ -618,7 +632,21 @@ class ApiRoutes:
         ):  # the pages have 404 and 405 for the whole application
             routes.register_error_handler(kind, problems.of_http)
         routes.register_error_handler(Exception, problems.of_bug)
+        routes.after_request(self._with_limits)
         return routes
+
+    def _with_limits(self, response: Response) -> Response:
+        """How many calls the caller's address may still make (RateLimit header fields)."""
+        limits = self._door.limits
+        rate = limits.address.rate
+        if rate.per_s:
+            address = network_of(self._door.address(request))
+            left = limits.address.left(address, limits.clock.monotonic())
+            response.headers["RateLimit-Policy"] = (
+                f'"address";q={rate.burst:.0f};w={rate.burst / rate.per_s:.0f}'
+            )
+            response.headers["RateLimit"] = f'"address";r={left}'
+        return response
 
     def _view(self, handlers: Mapping[str, Route]) -> Callable[..., Response]:
         def view(**path_values: str) -> Response:
@@ -647,8 +675,10 @@ class ApiRoutes:
             source=request.stream,
             length=request.content_length,
             range=request.headers.get("Range", ""),
+            if_match=request.headers.get("If-Match", ""),
         )
-        return _response(route.handle(call, **path_values))
+        answer = route.handle(call, **path_values)
+        return respond(answer, request, self._server.concurrency)
 
     def _person(self, http: Request) -> Person:
         """Who asks? Raises Refusal UNAUTHENTICATED; nobody in particular changes nothing."""
@@ -658,15 +688,3 @@ class ApiRoutes:
         if not authorization and not is_read:
             raise people.no_key()
         return people.person_of_call(self._server, authorization, cookie)
-
-
-def _response(answer: Answer) -> Response:
-    if not isinstance(answer.content, dict):
-        kind = "application/octet-stream"
-        response = Response(answer.content, answer.status, content_type=kind)
-    else:
-        body = dumps(answer.content) + b"\n"
-        response = Response(body, answer.status, content_type="application/json")
-    response.headers.update(answer.headers)
-    response.headers["Cache-Control"] = "no-store"
-    return response

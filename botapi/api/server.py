@@ -96,13 +96,13 @@ class ApiServer(ApiParts):
         """What a change would do, as JSON."""
         return config_push.preview(self, body)
 
-    def apply_config(self, actor: str, body: bytes) -> Json:
+    def apply_config(self, actor: str, body: bytes, if_match: str) -> Json:
         """Put files in force."""
-        return config_push.apply(self, actor, body)
+        return config_push.apply(self, actor, body, if_match)
 
-    def roll_config_back(self, actor: str, body: bytes) -> Json:
+    def roll_config_back(self, actor: str, body: bytes, if_match: str) -> Json:
         """Put an older revision in force again."""
-        return config_push.rollback(self, actor, body)
+        return config_push.rollback(self, actor, body, if_match)
 
     def bootstrap_token(self, actor: str, body: bootstrap.TokenBody, base_url: str) -> Json:
         """A new bootstrap token."""

@@ -41,11 +41,13 @@ class Refusal(Exception):
 
     `message` is one line that may be shown to anybody: control characters are replaced
     and the length is bounded here. Details belong in the log.
+    `place` is where in the request, as `message` begins; empty when it says none.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, place: str = "") -> None:
         self.code = code
         self.message = one_line(message)
+        self.place = place
         super().__init__(f"{code}: {self.message}")
 
 
@@ -57,4 +59,4 @@ def one_line(text: str) -> str:
 
 def refuse(place: str, problem: str) -> Refusal:
     """A refusal of something written: where (a JSON pointer), what, and what to do."""
-    return Refusal(Code.INVALID_ARGUMENT, f"{place}: {problem}")
+    return Refusal(Code.INVALID_ARGUMENT, f"{place}: {problem}", place)

@@ -47,6 +47,11 @@ class TokenBuckets:
             self._left.popitem(last=False)
         return allowed
 
+    def left(self, caller: str, now_s: float) -> int:
+        """How many calls the caller may make at once. Counts nothing."""
+        left, then_s = self._left.get(caller, (self.rate.burst, now_s))
+        return int(min(self.rate.burst, left + (now_s - then_s) * self.rate.per_s))
+
     def is_empty(self, caller: str, now_s: float) -> bool:
         """Would a call be refused? Counts nothing."""
         if not self.rate.per_s or caller not in self._left:

@@ -10,6 +10,7 @@ from botapi.concurrency import Threads
 from botapi.transactions.push_config import push_config, reject_config
 from tests.factories import LOOPBACK_CFG, bots_cfg
 
+ANY = {"If-Match": "*"}
 OTHER = LOOPBACK_CFG.replace("pool:default", "pool:other")
 SECRET = LOOPBACK_CFG.replace('ip_whitelist: "loopback"', "require_enrolled_secret: true")
 
@@ -19,6 +20,7 @@ def files(text=OTHER, **more):
 
 
 def apply(admin, text=OTHER, **more):
+    more = more if "parent" in more else more | {"parent": admin.get("/config").json["digest"]}
     return admin.post("/config/apply", {"files": files(text), "reason": "why not", **more})
 
 
@@ -207,9 +209,11 @@ def test_apply_with_the_exact_number_drops_the_bots(admin, two_bots):
 
 def test_limit_is_that_of_the_configuration_in_force(admin, two_bots):
     lax = {"settings.cfg": "max_dropped_percent: 100"}
-    both = admin.post("/config/apply", {"files": files(SECRET, **lax), "reason": "r"})
+    both = admin.post("/config/apply", {"files": files(SECRET, **lax), "reason": "r"}, headers=ANY)
     assert both.status_code == 409
-    first = admin.post("/config/apply", {"files": files(LOOPBACK_CFG, **lax), "reason": "r"})
+    first = admin.post(
+        "/config/apply", {"files": files(LOOPBACK_CFG, **lax), "reason": "r"}, headers=ANY
+    )
     assert first.status_code == 200
     assert apply(admin, SECRET).status_code == 200
 
@@ -335,7 +339,7 @@ def test_revisions_are_newest_first_and_page(admin, clock, monkeypatch):
 def test_revision_has_its_files(admin):
     text = LOOPBACK_CFG.replace("  dimensions:", '  bot_config_script: "s.py"\n  dimensions:')
     body = {"files": files(text, **{"scripts/s.py": "# é", "scripts/t.py": ""}), "reason": "r"}
-    assert admin.post("/config/apply", body).status_code == 200
+    assert admin.post("/config/apply", body, headers=ANY).status_code == 200
     found = admin.get("/config/revisions/2").json
     assert found["files"] == {
         "bots.cfg": text,
@@ -359,7 +363,7 @@ def test_revision_that_there_is_not_is_404(admin, rev):
 def test_rollback_is_a_new_revision_with_the_old_content(admin, parts, clock):
     apply(admin, OTHER)
     clock.advance(1)
-    made = admin.post("/config/rollback", {"rev": 1, "reason": "oh no"}).json
+    made = admin.post("/config/rollback", {"rev": 1, "reason": "oh no"}, headers=ANY).json
     assert (made["rev"], made["digest"]) == (3, bots_cfg().digest())
     assert made["reason"] == "back to revision 1: oh no"
     assert parts.config.latest().source.bots == LOOPBACK_CFG
@@ -367,7 +371,7 @@ def test_rollback_is_a_new_revision_with_the_old_content(admin, parts, clock):
     assert (entry["verb"], entry["target"]) == ("config.rollback", "bots.cfg revision 1")
     assert (entry["before"], entry["after"]) == (bots_cfg(OTHER).digest(), made["digest"])
     clock.advance(1)
-    again = admin.post("/config/rollback", {"rev": 1, "reason": "oh no"}).json
+    again = admin.post("/config/rollback", {"rev": 1, "reason": "oh no"}, headers=ANY).json
     assert (again["rev"], again["is_new"]) == (3, False)
 
 
@@ -375,13 +379,18 @@ def test_rollback_that_drops_too_many_bots_needs_their_number(admin, store, cloc
     apply(admin, SECRET)
     apply(admin, LOOPBACK_CFG)
     make_bot("vm1").start()
-    refused = admin.post("/config/rollback", {"rev": 2, "reason": "r"})
+    refused = admin.post("/config/rollback", {"rev": 2, "reason": "r"}, headers=ANY)
     assert (refused.status_code, refused.json["dropped_bots"]) == (409, 1)
-    assert admin.post("/config/rollback", {"rev": 2, "reason": "r", "drop": 1}).status_code == 200
+    assert (
+        admin.post(
+            "/config/rollback", {"rev": 2, "reason": "r", "drop": 1}, headers=ANY
+        ).status_code
+        == 200
+    )
 
 
 def test_rollback_to_a_revision_that_is_gone_is_404(admin):
-    reply = admin.post("/config/rollback", {"rev": 9, "reason": "r"})
+    reply = admin.post("/config/rollback", {"rev": 9, "reason": "r"}, headers=ANY)
     assert (reply.status_code, reply.json["code"]) == (404, "not_found")
 
 
@@ -444,8 +453,44 @@ def test_bot_restarts_at_its_next_poll_for_hooks_and_dimensions_only(admin, read
     text = LOOPBACK_CFG.replace("  dimensions:", '  bot_config_script: "s.py"\n  dimensions:')
     for more in ({"scripts/s.py": "# 1"}, {"scripts/s.py": "# 2"}):
         body = {"files": files(text, **more), "reason": "r"}
-        assert admin.post("/config/apply", body).status_code == 200
+        assert admin.post("/config/apply", body, headers=ANY).status_code == 200
         assert ready_bot.poll()["cmd"] == "bot_restart"
         ready_bot.session_id += "/n"
         ready_bot.start()
         assert ready_bot.poll()["cmd"] == "rbe"
+
+
+CHANGES = [("apply", {"files": files(), "reason": "r"}), ("rollback", {"rev": 1, "reason": "r"})]
+
+
+@pytest.mark.parametrize("path", ["/config", "/config/bots.cfg", "/config/revisions/1"])
+def test_reads_carry_the_digest_as_their_etag(admin, path):
+    reply = admin.get(path)
+    assert reply.headers["ETag"] == f'"{reply.json["digest"]}"'
+
+
+@pytest.mark.parametrize(("call", "body"), CHANGES)
+def test_change_without_a_basis_is_428_and_changes_nothing(admin, call, body):
+    reply = admin.post(f"/config/{call}", body)
+    assert (reply.status_code, reply.json["code"]) == (428, "precondition_required")
+    assert admin.get("/config").json["rev"] == 1
+
+
+@pytest.mark.parametrize(("call", "body"), CHANGES)
+@pytest.mark.parametrize("weak", ["", "W/"])
+def test_change_based_on_another_revision_is_412_and_changes_nothing(admin, call, body, weak):
+    old = admin.get("/config").headers["ETag"]
+    assert apply(admin, SECRET).json["rev"] == 2
+    tag = old if not weak else weak + admin.get("/config").headers["ETag"]  # never matches
+    reply = admin.post(f"/config/{call}", body, headers={"If-Match": tag})
+    assert (reply.status_code, reply.json["code"]) == (412, "precondition_failed")
+    assert reply.json["rev"] == 2
+    assert admin.get("/config").json["rev"] == 2
+
+
+def test_change_with_the_etag_in_force_goes_through(admin):
+    tag = admin.get("/config").headers["ETag"]
+    for call, body in CHANGES:
+        made = admin.post(f"/config/{call}", body, headers={"If-Match": f'"x", {tag}'})
+        assert (made.status_code, made.json["is_new"]) == (200, True)
+        tag = f'"{made.json["digest"]}"'

@@ -53,3 +53,27 @@ def test_query_parameters_are_those_that_the_call_takes(admin, ready_bot, call):
         assert described in ([], ["file_name", "allow_unsigned"]), reply.text
     else:
         assert sorted(set(said[1].split(", ")) - {"none"}) == described
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, by in TABLE.items() if "GET" in by and "<" not in path]
+)
+def test_answer_of_every_plain_read_is_as_described(admin, ready_bot, path):
+    """`Person` compares; here is something to be listed."""
+    task = admin.submit("x")["task_id"]
+    admin.post("/users", {"identity": "user:bob", "grants": [{"role": "viewer", "pool": None}]})
+    admin.post("/api-keys", {"name": "ci", "owner": "user:bob"})
+    admin.post("/bootstrap-tokens", {})
+    admin.call("PUT", "/secrets/s", json={"pools": ["*"], "value": "v"})
+    admin.post(f"/tasks/{task}/cancel", {"kill_running": False})
+    assert admin.get(path).status_code == 200
+
+
+def test_answers_about_people_are_as_described(admin):
+    made = admin.post("/users", {"identity": "user:bob", "grants": []})
+    assert made.status_code == 201
+    changed = admin.call("PATCH", "/users/user:bob", json={"disabled": True, "reason": "gone"})
+    assert changed.status_code == 200
+    key = admin.post("/api-keys", {"name": "ci", "owner": "user:alice"})
+    assert key.status_code == 201
+    assert admin.call("DELETE", f"/api-keys/{key.json['key_id']}").status_code == 200

@@ -69,6 +69,7 @@ CALLS = {
     ("POST", "/bootstrap-tokens/<token_id>/revoke"): ("enrol", "server", {}),
     ("GET", "/whoami"): (None, "self"),
     ("GET", "/openapi.json"): (None, "self"),
+    ("GET", "/errors"): (None, "self"),
     ("GET", "/users"): (None, "self"),
     ("POST", "/users"): ("administer", "server", {}),
     ("PATCH", "/users/<identity>"): ("administer", "server", {}),

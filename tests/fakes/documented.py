@@ -6,6 +6,7 @@ from functools import cache
 
 from jsonschema import Draft202012Validator
 
+from botapi.api.error_codes import CODES
 from botapi.api.routes import OPENAPI, TABLE
 
 
@@ -55,9 +56,16 @@ def check(method, path, response):
 
 
 def _check(what, named, method, response):
+    if response.status_code == 304:
+        assert "304" in document()["paths"][named][method]["responses"], what
+        assert response.data == b"", what
+        return
     known, media = known_answer(named, method, response.status_code)
     if not media.endswith("json"):
         return
     assert response.content_type == media, f"{what}: {response.content_type}, not {media}"
     wrong = [f"{e.json_path}: {e.message[:200]}" for e in known.iter_errors(response.json)]
     assert not wrong, f"{what}: {wrong[:5]}"
+    if media.startswith("application/problem"):
+        status, _meaning = CODES[response.json["code"]]
+        assert status == response.status_code, f"{what}: {response.json['code']}, not {status}"

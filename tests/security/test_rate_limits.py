@@ -88,3 +88,18 @@ def test_limits_are_off_when_they_are_zero(tmp_path, small_bot, store, clock, rn
     statuses = {client.get("/swarming/api/v1/bot/server_ping").status_code for _ in range(200)}
     assert statuses == {200}
     parts.release()
+
+
+def test_api_says_how_many_calls_are_left(limited, clock):
+    client = limited.test_client()
+    replies = [client.get(f"/api/v1/{path}") for path in ("whoami", "nothing")]
+    assert {reply.headers["RateLimit-Policy"] for reply in replies} == {'"address";q=40;w=2'}
+    assert [reply.headers["RateLimit"] for reply in replies] == [
+        '"address";r=39',
+        '"address";r=38',
+    ]
+    while client.get("/swarming/api/v1/bot/server_ping").status_code != 429:
+        pass
+    assert client.get("/api/v1/whoami").headers["RateLimit"] == '"address";r=0'
+    clock.advance(1)
+    assert client.get("/api/v1/whoami").headers["RateLimit"] == '"address";r=19'
