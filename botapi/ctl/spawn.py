@@ -13,7 +13,7 @@ from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import CtlError, Invalid
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS
-from botapi.ctl.output import Column, Listing, key
+from botapi.ctl.output import Listing, key
 from botapi.ctl.parallel import in_order
 from botapi.ctl.progress import bar
 from botapi.ctl.task_body import read_text
@@ -22,10 +22,8 @@ Json = dict[str, Any]
 
 MAX_REQUESTS = 100_000
 KEY_CHARS = 40
-SPAWNED = Listing(
-    "task",
-    (key("task_id"), key("state"), key("name"), Column("tags", lambda item: item.get("tags"))),
-)
+SPAWNED = Listing("task", (key("task_id"),))
+"""Only ids, so that `skep collect -` can read them; `--cols` has the rest."""
 
 
 @click.command()

@@ -175,8 +175,8 @@ def test_spawn_makes_the_tasks_in_order_and_a_repeat_makes_none(skep, tmp_path):
     assert first.exit_code == 0, first.stderr
     rows = [line.split("\t") for line in first.stdout.splitlines()]
     assert [name for _id, name in rows] == [f"n{n}" for n in range(20)]
-    again = skep("spawn", file, "-o", "id")
-    assert again.stdout.split() == [task_id for task_id, _name in rows]
+    again = skep("spawn", file)
+    assert again.stdout.splitlines() == [task_id for task_id, _name in rows]
     assert "20 of these were made before" in again.stderr
     assert skep("tasks", "--count", "-o", "id").stdout == "20\n"
     new = skep("spawn", file, "--again", "2", "-o", "id")
