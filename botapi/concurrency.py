@@ -2,7 +2,8 @@
 
 Nothing else in Skep imports gevent. `app.py` chooses a form once and hands it down.
 Under gevent the loop runs in one thread: whatever may take longer than a point read goes
-through `native` (four reader threads) or through a thread made with `start_native`.
+through `native` (four reader threads), what waits for somebody else through `outside`, or
+through a thread made with `start_native`.
 """
 
 import _thread
@@ -22,6 +23,7 @@ import gevent.threadpool
 T = TypeVar("T")
 
 READER_THREADS = 4
+OUTSIDE_THREADS = 8
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,13 @@ class Concurrency(Protocol):
 
     def native(self, fn: Callable[[], T]) -> T:
         """Run fn on a native reader thread and wait for it without holding the loop."""
+        ...
+
+    def outside(self, fn: Callable[[], T]) -> T:
+        """As `native`, on other threads: for what waits for networks, or for the disk of blobs.
+
+        However many of these hang, the store is still read.
+        """
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -136,6 +145,10 @@ class Threads:
         """Run fn here: every thread is a native one."""
         return fn()
 
+    def outside(self, fn: Callable[[], T]) -> T:
+        """Run fn here."""
+        return fn()
+
     def sleep(self, seconds: float) -> None:
         """Sleep."""
         threading.Event().wait(seconds)
@@ -148,6 +161,7 @@ class Greenlets:
         self._hub = gevent.get_hub()
         self._home = _get_ident()
         self._readers = gevent.threadpool.ThreadPool(READER_THREADS, hub=self._hub)
+        self._outside = gevent.threadpool.ThreadPool(OUTSIDE_THREADS, hub=self._hub)
 
     def event(self) -> Event:
         """An event that greenlets wait for and any native thread may set."""
@@ -158,16 +172,12 @@ class Greenlets:
         gevent.spawn(_logged, fn, args)
 
     def native(self, fn: Callable[[], T]) -> T:
-        """Run fn on one of the native reader threads; the loop goes on meanwhile.
+        """Run fn on one of the native reader threads; the loop goes on meanwhile."""
+        return _result(self._readers, fn)
 
-        An error is carried over as a value: of one that rises there gevent prints a
-        trace, and whoever asked has yet to say whether it is one at all.
-        """
-        value, error = self._readers.apply(_outcome, (fn,))
-        if error is not None:
-            raise error
-        result: T = value
-        return result
+    def outside(self, fn: Callable[[], T]) -> T:
+        """Run fn on one of the threads that may wait long; the loop goes on meanwhile."""
+        return _result(self._outside, fn)
 
     def sleep(self, seconds: float) -> None:
         """Sleep; the loop goes on meanwhile."""
@@ -198,6 +208,19 @@ class _LoopEvent:
 
     def wait(self, timeout: float | None = None) -> bool:
         return bool(self._event.wait(timeout))
+
+
+def _result(pool: gevent.threadpool.ThreadPool, fn: Callable[[], T]) -> T:
+    """What fn gives on a thread of the pool.
+
+    An error is carried over as a value: of one that rises there gevent prints a
+    trace, and whoever asked has yet to say whether it is one at all.
+    """
+    value, error = pool.apply(_outcome, (fn,))
+    if error is not None:
+        raise error
+    result: T = value
+    return result
 
 
 def _outcome(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:

@@ -191,7 +191,7 @@ class KeySets:
 
     def _load(self, provider: OidcProvider, entry: _Entry) -> None:
         try:
-            key_set = self._concurrency.native(lambda: load_key_set(provider, self._fetch))
+            key_set = self._concurrency.outside(lambda: load_key_set(provider, self._fetch))
         except FetchFailed as error:
             entry.problem = one_line(str(error))
             kept = "the last good keys are used" if entry.key_set else "there are no keys"

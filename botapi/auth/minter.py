@@ -127,7 +127,7 @@ class TokenExchangeMinter:
             shown = self._issuer.id_token(
                 issuer, subject, exchange.audience, now_ms=now_ms, jti=self._rng.token(16)
             )
-            minted = self._concurrency.native(
+            minted = self._concurrency.outside(
                 partial(exchange_token, exchange.endpoint, shown.text, scopes, now_ms // 1000)
             )
             with self._lock:

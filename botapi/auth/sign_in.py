@@ -117,7 +117,7 @@ class IssuerClient:
             "client_id": rule.client_id,
             "code_verifier": pending.verifier,
         } | ({"client_secret": self.secret} if self.secret else {})
-        reply = self._native(lambda: _post(issuer.token, asked))
+        reply = self._asked(lambda: _post(issuer.token, asked))
         token = reply.get("id_token")
         if not isinstance(token, str):
             raise Refusal(Code.UNAUTHENTICATED, "the issuer gave no identity token")
@@ -142,13 +142,13 @@ class IssuerClient:
         known = self._known.get(rule.issuer)
         now = self.clock.monotonic()
         if known is None or now - known.read_at > DISCOVERY_LIFE_S:
-            known = self._native(lambda: _discover(rule.issuer, now))
+            known = self._asked(lambda: _discover(rule.issuer, now))
             self._known = {rule.issuer: known}
         return known
 
-    def _native(self, ask: Any) -> Any:  # noqa: ANN401 - what `ask` gives
+    def _asked(self, ask: Any) -> Any:  # noqa: ANN401 - what `ask` gives
         try:
-            return self.concurrency.native(ask)
+            return self.concurrency.outside(ask)
         except FetchFailed as error:
             raise Refusal(
                 Code.UNAVAILABLE, f"signing in at the issuer is not possible now: {error}"

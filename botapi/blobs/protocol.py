@@ -1,6 +1,6 @@
 """The seam of the blob store: bytes by their SHA-256, on a disk or in a bucket.
 
-Everything here blocks its thread: callers go through `Concurrency.native`.
+Everything here blocks its thread: callers go through `Concurrency.outside`.
 A blob that is there is whole: nobody sees half of one, whenever a process dies.
 """
 

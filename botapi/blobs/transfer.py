@@ -71,7 +71,7 @@ class Transfers:
             raise Refusal(Code.INVALID_ARGUMENT, f"{what}: {len(texts)}, at most {MAX_ASKED}")
         digests = [parse(text, f"{what}[{place}]") for place, text in enumerate(texts)]
         asked = [digest for digest in digests if digest != EMPTY]
-        return [str(d) for d in self.concurrency.native(lambda: self.store.missing(asked))]
+        return [str(d) for d in self.concurrency.outside(lambda: self.store.missing(asked))]
 
     def receive(self, digest: Digest, source: Source, length: int | None) -> bool:
         """Take a blob in; was it new? `length` is what the sender announced.
@@ -80,16 +80,16 @@ class Transfers:
         """
         if length is not None and length != digest.size:
             raise _other_bytes(digest, f"{length} bytes are announced")
-        native = self.concurrency.native
-        upload = native(lambda: self.store.upload(digest))
+        outside = self.concurrency.outside
+        upload = outside(lambda: self.store.upload(digest))
         try:
             while piece := _read(source):
-                native(lambda piece=piece: upload.write(piece))  # type: ignore[misc] # bound now
-            return native(upload.commit)
+                outside(lambda piece=piece: upload.write(piece))  # type: ignore[misc] # bound now
+            return outside(upload.commit)
         except BadContent as error:
             raise _other_bytes(digest, str(error)) from None
         finally:
-            native(upload.abort)
+            outside(upload.abort)
 
     def send(self, digest: Digest, asked: str = "") -> Piece:
         """A blob, or the part of it that a `Range` header asks for.
@@ -104,7 +104,7 @@ class Transfers:
         if digest == EMPTY:
             return _Native(_nothing(), self.concurrency)
         try:
-            found = self.concurrency.native(lambda: self.store.read(digest, start, length))
+            found = self.concurrency.outside(lambda: self.store.read(digest, start, length))
         except MissingBlob as error:
             raise Refusal(Code.NOT_FOUND, f"{error}: never uploaded, or deleted") from None
         return _Native(found, self.concurrency)
@@ -122,7 +122,7 @@ class Transfers:
 
     def _walked(self, look: Callable[[], T]) -> T:
         try:
-            return self.concurrency.native(look)
+            return self.concurrency.outside(look)
         except MissingBlob as error:
             raise Refusal(Code.NOT_FOUND, f"{error}: never uploaded, or deleted") from None
         except BadTree as error:
@@ -141,7 +141,7 @@ class _Native:
         return self
 
     def __next__(self) -> bytes:
-        piece = self._concurrency.native(lambda: next(self._found, b""))
+        piece = self._concurrency.outside(lambda: next(self._found, b""))
         if not piece:
             raise StopIteration
         return piece

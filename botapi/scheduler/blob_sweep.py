@@ -69,12 +69,12 @@ class BlobSweep:
         """Mark, then delete. Nothing is deleted when marking fails."""
         before_ms = self.clock.now_ms() - self.keep_ms
         for root in self._roots():
-            self.concurrency.native(partial(self._touch_tree, root))
+            self.concurrency.outside(partial(self._touch_tree, root))
         kept, deleted = Usage(), Usage()
         for part in range(PARTS):
-            found = self.concurrency.native(partial(self.blobs.sweep, part, before_ms))
+            found = self.concurrency.outside(partial(self.blobs.sweep, part, before_ms))
             kept, deleted = _sum(kept, found.kept), _sum(deleted, found.deleted)
-        self.concurrency.native(lambda: self.blobs.note_usage(kept))
+        self.concurrency.outside(lambda: self.blobs.note_usage(kept))
         return Swept(kept, deleted)
 
     def _roots(self) -> set[Digest]:
