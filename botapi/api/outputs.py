@@ -4,11 +4,9 @@ from botapi.api.parts import ApiParts
 from botapi.api.tasks import canonical, stored
 from botapi.api.views import Output
 from botapi.store import codec
-from botapi.store.protocol import join_key
 
 MAX_BYTES = 1_048_576
 PIECES_AT_ONCE = 64
-LAST_OFFSET = 10**15 - 1
 
 
 def read_output(
@@ -45,7 +43,7 @@ def stored_bytes(parts: ApiParts, task_id: str) -> int:
 def stored_output(parts: ApiParts, task_id: str, offset: int, limit: int) -> bytes:
     """What is stored without a gap from `offset` on: all of it, up to `limit` bytes."""
     lo, hi = codec.output_range(task_id)
-    at = join_key(task_id, codec.RUN, f"{min(offset, LAST_OFFSET):015d}")
+    at = codec.output_key(task_id, min(offset, codec.LAST_OFFSET))
     start = parts.store.scan_keys(codec.OUT, lo, at + "\0", limit=1, reverse=True)
     if not start:
         return b""

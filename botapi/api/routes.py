@@ -43,6 +43,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Needs, On, Permission
 from botapi.domain.rate_limit import network_of
 from botapi.door import BodyTooLarge, Door, read_body
+from botapi.store import codec
 from botapi.store.protocol import StoreError
 
 ROOT = "/api/v1"
@@ -146,7 +147,7 @@ def retry_task(call: Call, task_id: str) -> Answer:
 def get_output(call: Call, task_id: str) -> Answer:
     """`GET /tasks/<id>/output`."""
     queries.check_names(call.query, ("late", "limit", "offset", "wait"))
-    offset = queries.number(call.query, "offset", 0, 0, outputs.LAST_OFFSET)
+    offset = queries.number(call.query, "offset", 0, 0, codec.LAST_OFFSET)
     limit = queries.number(call.query, "limit", outputs.MAX_BYTES, 1, outputs.MAX_BYTES)
     if queries.number(call.query, "late", 0, 0, 1):
         late = late_output.read_late(call.server, task_id, offset, limit)

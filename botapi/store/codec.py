@@ -56,6 +56,8 @@ RUN = "1"
 """The only run of a task, as a key component."""
 LATE = "late"
 """In its place for what the run wrote after its end."""
+LAST_OFFSET = 10**15 - 1
+"""The largest offset of output that a key can name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,9 +335,14 @@ def any_output_range(task_id: str) -> tuple[Key, Key]:
     return prefix_range(task_id)
 
 
+def output_key(task_id: str, offset: int, run: str = RUN) -> Key:
+    """Where the bytes from that offset on are, at most `LAST_OFFSET`."""
+    return join_key(task_id, run, f"{offset:015d}")
+
+
 def output_doc(task_id: str, offset: int, data: bytes, run: str = RUN) -> Doc:
     """Kind `out`: the bytes written at that offset."""
-    return Doc(join_key(task_id, run, f"{offset:015d}"), {"data": data, "v": SCHEMA_NUMBER})
+    return Doc(output_key(task_id, offset, run), {"data": data, "v": SCHEMA_NUMBER})
 
 
 def read_output(doc: Doc) -> tuple[int, bytes]:

@@ -4,15 +4,13 @@ from dataclasses import replace
 
 from botapi.domain.task import Task
 from botapi.store import codec
-from botapi.store.protocol import Doc, Txn, join_key
+from botapi.store.protocol import Doc, Txn
 
 LATE_LIMIT_BYTES = 1024 * 1024
 """Most that is kept of one task; the rest is dropped."""
 MAX_LATE_PIECES = 256
 """Most pieces in which it is kept."""
 LATE_PIECE_BYTES = 256 * 1024
-LAST_OFFSET = 10**15 - 1
-"""The largest offset that a key can name."""
 
 
 def stage_late(txn: Txn, known: tuple[Task, Doc], offset: int, data: bytes) -> Task:
@@ -22,12 +20,12 @@ def stage_late(txn: Txn, known: tuple[Task, Doc], offset: int, data: bytes) -> T
     """
     task, was = known
     starts = range(0, len(data), LATE_PIECE_BYTES)
-    keys = [join_key(task.task_id, codec.LATE, f"{offset + at:015d}") for at in starts]
+    keys = [codec.output_key(task.task_id, offset + at, codec.LATE) for at in starts]
     late, pieces = task.late_bytes, task.late_pieces
     for start, old in zip(starts, txn.get(codec.OUT, *keys) if keys else (), strict=True):
         kept = b"" if old is None else codec.read_output(old)[1]
         piece = data[start : start + LATE_PIECE_BYTES][: len(kept) + LATE_LIMIT_BYTES - late]
-        is_full = (old is None and pieces >= MAX_LATE_PIECES) or offset + start > LAST_OFFSET
+        is_full = (old is None and pieces >= MAX_LATE_PIECES) or offset + start > codec.LAST_OFFSET
         if len(piece) <= len(kept) or is_full:
             continue
         late += len(piece) - len(kept)
