@@ -91,10 +91,13 @@ def test_task_whose_secret_is_gone_fails_and_names_it(fleet, tmp_path):
     value = tmp_path / "value"
     value.write_text("soon gone")
     fleet.cli("secret", "set", "gone", "--pool", "default", "--from-file", str(value))
-    fleet.cli("bot", "quarantine", "bot1", "--reason", "hold it")
+    go_on = tmp_path / "go on"
+    waits = f"import os, time\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.05)"
+    busy = fleet.api.submit(sys.executable, "-c", waits)
+    fleet.api.until(busy["task_id"], "RUNNING")
     task = fleet.api.submit("/bin/true", secrets={"TOKEN": "gone"})
     assert fleet.cli("secret", "rm", "gone", "--yes").returncode == 0
-    fleet.cli("bot", "release", "bot1", "--reason", "go on")
+    go_on.touch()
     task = fleet.api.until(task["task_id"], "BOT_DIED")
     assert "TOKEN" in task["error"]
 
