@@ -43,6 +43,11 @@ HTTP_STATUS = {
 }
 """The only table from codes to statuses (bot-api 0.5)."""
 RETRY_AFTER_S = 2
+VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""For routes that take every method, so that a wrong one is answered in their own words."""
+READS = frozenset({"GET", "HEAD"})
+BOTS = "bots"
+"""The blueprint in whose answers 403 means a bad credential; to people it says "not yours"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,8 @@ class Door:
 
     def _end(self, response: Response) -> Response:
         finish(response, g.get("request_id", ""))
-        self.limits.note(self.address(request), response.status_code)
+        if response.status_code != 403 or request.blueprint == BOTS:
+            self.limits.note(self.address(request), response.status_code)
         return response
 
     def address(self, http: Request) -> str:

@@ -79,6 +79,17 @@ def test_wrong_credentials_are_limited_and_running_bots_behind_the_address_are_n
     assert elsewhere.status == 200
 
 
+@pytest.mark.control("requests.rate-limits")
+def test_what_somebody_may_not_do_is_no_wrong_credential(limited):
+    client = limited.test_client()
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    paths = ["/prpc/swarming.v2.Bots/ListBots"] * 20
+    assert {client.post(p, data=b"{}", headers=headers).status_code for p in paths} == {403}
+    assert client.get("/signin").status_code == 200
+    statuses = [client.get("/api/v1/whoami").status_code for _ in range(12)]
+    assert (statuses[0], statuses[-1]) == (401, 429)
+
+
 def test_limits_are_off_when_they_are_zero(tmp_path, small_bot, store, clock, rng):
     settings = Settings(
         data_dir=tmp_path, bot_archive=small_bot, rate_bot=0, rate_address=0, rate_refused=0
