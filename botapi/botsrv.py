@@ -33,6 +33,7 @@ from botapi.domain.errors import Code, Refusal, one_line
 from botapi.door import (
     HTTP_STATUS,
     RETRY_AFTER_S,
+    VERBS,
     BodyTooLarge,
     Door,
     finish,
@@ -62,7 +63,6 @@ BLOB_PATH = "/skep/v1/blobs"
 JSON_TYPE = "application/json; charset=utf-8"
 SMALL_BODY = 1024 * 1024
 UPDATE_BODY = 4 * 1024 * 1024
-ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class BotRoutes:
         one = f"{BLOB_PATH}/<digest>/<size>"
         _only(routes, one, "blob_get", self._get_blob, "GET")
         _only(routes, one, "blob_put", self._put_blob, "PUT")
-        routes.add_url_rule(f"{BOT_PATH}/<path:rest>", "unknown", _unknown, methods=ANY_METHOD)
+        routes.add_url_rule(f"{BOT_PATH}/<path:rest>", "unknown", _unknown, methods=VERBS)
 
     def _bot_code(self, version: str) -> AnyReply:
         asked = bot_code.Asked(

@@ -42,7 +42,7 @@ from botapi.blobs.transfer import Source
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Needs, On, Permission
 from botapi.domain.rate_limit import network_of
-from botapi.door import BodyTooLarge, Door, read_body
+from botapi.door import READS, VERBS, BodyTooLarge, Door, read_body
 from botapi.store import codec
 from botapi.store.protocol import StoreError
 
@@ -52,8 +52,6 @@ OPENAPI = Path(__file__).with_name("openapi.json")
 BODY_LIMIT = 1024 * 1024
 CONFIG_BODY_LIMIT = 4 * 1024 * 1024
 """Files of a configuration grow when they are written as JSON."""
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-READS = frozenset({"GET", "HEAD"})
 P = Permission
 
 
@@ -620,7 +618,7 @@ class ApiRoutes:
                 ROOT + path,
                 path.replace(".", "_"),
                 self._view(handlers),
-                methods=METHODS,
+                methods=VERBS,
                 provide_automatic_options=False,
             )
         routes.register_error_handler(Refusal, problems.of_refusal)

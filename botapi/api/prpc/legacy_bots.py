@@ -30,12 +30,10 @@ from botapi.api.prpc.call import Call
 from botapi.api.prpc.errors import shown
 from botapi.api.prpc.paging import bad
 from botapi.domain.errors import Code, Refusal, one_line
-from botapi.door import HTTP_STATUS, RETRY_AFTER_S, Door
+from botapi.door import HTTP_STATUS, READS, RETRY_AFTER_S, VERBS, Door
 from botapi.store.protocol import StoreError
 
 ROOT = "/_ah/api/swarming/v1/bots/"
-VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-READS = frozenset({"GET", "HEAD"})
 FLAGS: Mapping[str, NullableBool.ValueType] = {
     "": NullableBool.NULL,
     "NONE": NullableBool.NULL,

@@ -23,7 +23,7 @@ from botapi.api.prpc.errors import NUMBERS, OF_STATUS, ProtocolError, shown
 from botapi.api.prpc.services import METHODS, Method
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import ANONYMOUS, Caller
-from botapi.door import HTTP_STATUS, RETRY_AFTER_S, Door
+from botapi.door import HTTP_STATUS, RETRY_AFTER_S, VERBS, Door
 from botapi.store.protocol import StoreError, TooLarge
 
 ROOT = "/prpc/"
@@ -35,7 +35,6 @@ LOOP_BYTES = 16 * 1024
 """Larger messages are read and written on a native thread, so that the loop goes on."""
 GZIP_OVER = 1024
 GZIP_LEVEL = 5
-VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CODE_HEADER = "X-Prpc-Grpc-Code"
 DETAILS_HEADER = "X-Prpc-Status-Details-Bin"
 ALLOWED_HEADERS = (
