@@ -117,7 +117,16 @@ def tidy(fleet):
         assert not tmp.exists() or list(tmp.iterdir()) == []
         assert bot.zombies() == []
     data = {path.name for path in fleet.server.data.iterdir()}
-    expected = {"skep.db", "skep.db-wal", "skep.db-shm", "write.lock", "wake", "config"}
+    expected = {
+        "skep.db",
+        "skep.db-wal",
+        "skep.db-shm",
+        "write.lock",
+        "wake",
+        "config",
+        "secrets.keys",
+        "blobs",
+    }
     assert data <= expected | {"server.url"}, data
     fleet.api.until(fleet.api.submit("true")["task_id"], "COMPLETED")  # says something to all
     sockets = list((fleet.server.data / "wake").iterdir())
