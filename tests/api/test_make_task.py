@@ -60,7 +60,7 @@ def test_author_of_a_pool_makes_tasks_there(make):
     assert made.request.authenticated == "user:ann"
 
 
-@pytest.mark.spec("prpc:6.1.p3", "prpc:8.1.1.2")
+@pytest.mark.spec("prpc:6.1.p1", "prpc:8.1.1.2")
 def test_unknown_and_forbidden_pools_look_alike(make):
     forbidden = code_of(make, AUTHOR, slices=in_pool("other"))
     unknown = code_of(make, AUTHOR, slices=in_pool("no-such"))
@@ -68,7 +68,7 @@ def test_unknown_and_forbidden_pools_look_alike(make):
     assert forbidden[1].replace("other", "no-such") == unknown[1]
 
 
-@pytest.mark.spec("prpc:6.1.p3")
+@pytest.mark.spec("prpc:6.1.p1")
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -84,7 +84,7 @@ def test_only_slices_and_their_pool_are_looked_at_before_the_permission(make, ch
     assert code_of(make, NOBODY, **changes)[0] is code
 
 
-@pytest.mark.spec("prpc:6.1.p3")
+@pytest.mark.spec("prpc:6.1.p1")
 def test_checks_come_in_their_order(make):
     """Each step mends what was refused first; what is wrong later has waited its turn."""
     wrong = {

@@ -7,8 +7,9 @@ import pytest
 
 from botapi import app as composition
 from botapi.api import people
-from botapi.api.routes import METHODS, ROOT, TABLE
+from botapi.api.routes import ROOT, TABLE
 from botapi.concurrency import Threads
+from botapi.door import VERBS
 from botapi.transactions.create_api_key import revoke_api_key
 from tests.fakes.person import Person
 
@@ -30,7 +31,7 @@ def check_unauthenticated(reply):
 
 
 @pytest.mark.control("people.roles")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", VERBS)
 def test_every_path_is_closed_for_a_stranger(client, method):
     for path in [*TABLE, "/nothing/here"]:
         concrete = re.sub("<[^>]*>", "x", path)

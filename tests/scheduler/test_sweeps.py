@@ -354,8 +354,10 @@ def test_late_output_and_completion_change_nothing_after_death(store, clock, swe
     from botapi.domain.completion import EndedBy, Ending
 
     ended = replace(progress, ending=Ending(EndedBy.BOT, 0, 1.0))
-    assert update_task(store, ended, stamp).task == before
-    assert task_of(store, request) == before
+    assert update_task(store, ended, stamp).task == task_of(store, request)
+    after = task_of(store, request)
+    assert after.late_bytes == len(b"late")
+    assert replace(after, late_bytes=0, late_pieces=before.late_pieces) == before
     assert bot_of(store).task_id == ""
     assert keys(store, codec.OUT) == []
 

@@ -17,18 +17,25 @@ HANDLERS: Mapping[str, Mapping[str, Handler]] = {
 }
 
 
+READING = ("Get", "List", "Count", "Batch")
+"""How the names of methods begin that change nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """What a method takes, and who answers."""
 
     request: type[Message]
     handler: Handler
+    is_read: bool
 
 
 def _methods() -> Mapping[tuple[str, str], Method]:
     return {
         (service.full_name, method.name): Method(
-            GetMessageClass(method.input_type), HANDLERS[name][method.name]
+            GetMessageClass(method.input_type),
+            HANDLERS[name][method.name],
+            method.name.startswith(READING),
         )
         for name, service in swarming_pb2.DESCRIPTOR.services_by_name.items()
         for method in service.methods

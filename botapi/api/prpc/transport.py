@@ -98,7 +98,8 @@ class PrpcRoutes:
         self._check_time(began, headers)
         call = Call(self._parts, caller, self._door.base_url(request))
         reply = method.handler(call, message)
-        self._check_time(began, headers)
+        if method.is_read:  # of a change that is done its caller has to hear, however late
+            self._check_time(began, headers)
         return self._good(reply, headers)
 
     def _caller(self) -> Caller | Refusal:

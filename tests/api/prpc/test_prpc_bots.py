@@ -112,6 +112,20 @@ def ids(reply):
 # One bot.
 
 
+@spec(
+    "prpc:4.6.1",
+    "prpc:4.6.2",
+    "prpc:4.6.3",
+    "prpc:4.6.4",
+    "prpc:4.6.5",
+    "prpc:4.6.7",
+    "prpc:4.6.10",
+    "prpc:4.6.11",
+    "prpc:4.6.12",
+    "prpc:4.6.13",
+    "prpc:4.6.15",
+    "prpc:9.1.8",
+)
 @spec("prpc:5.1.p1", "prpc:5.p1")
 def test_get_bot_as_in_the_example(seed, prpc):
     seen = 1_772_600_820_250
@@ -137,6 +151,7 @@ def test_get_bot_as_in_the_example(seed, prpc):
     assert binary == json_format.ParseDict(example["reply"], pb.BotInfo())
 
 
+@spec("prpc:4.6.6", "prpc:4.6.8", "prpc:4.6.9", "prpc:4.6.16")
 @spec("prpc:5.1.p1", "prpc:10.p4")
 def test_dead_quarantined_bot_says_why_and_keeps_its_task(seed, prpc):
     seed(
@@ -177,6 +192,7 @@ def test_get_bot_that_never_was_is_code_5(prpc):
         assert prpc.call("Bots/GetBot", {"botId": bot_id}).code == 5
 
 
+@spec("prpc:4.6.14", "prpc:9.1.7")
 @spec("prpc:5.1.p1")
 def test_deleted_bot_answers_from_its_last_event(seed, prpc):
     seed(
@@ -251,6 +267,7 @@ def test_deleted_bot_that_runs_comes_back_at_its_next_poll(make_bot, prpc):
     assert "deleted" not in prpc.good("Bots/GetBot", {"botId": "vm1"})
 
 
+@spec("prpc:9.1.9")
 @spec("prpc:5.4.p1", "prpc:2.1.p1")
 def test_terminate_bot_makes_one_task_even_for_a_bot_nobody_knows(prpc):
     first = prpc.good("Bots/TerminateBot", {"botId": "vm1", "reason": "kernel\r\nupdate\n"})
@@ -353,6 +370,7 @@ def test_events_by_time(seed, prpc):
         assert len(prpc.good("Bots/ListBotEvents", body).get("items", [])) == items
 
 
+@spec("prpc:9.1.10")
 @spec("prpc:5.3.p1", "prpc:10.p8")
 def test_events_of_an_unknown_bot_are_none(prpc):
     for bot_id in ("nobody", "x" * 2000, "a:b"):
@@ -560,6 +578,7 @@ def test_checks_of_tasks_of_a_bot_come_in_their_order(parts):
         ask(parts, "ListBotTasks", viewer(""), reversed_)
 
 
+@spec("prpc:9.1.10")
 @spec("prpc:5.5.p1", "prpc:10.p8")
 def test_tasks_of_an_unknown_bot_are_none(prpc):
     for bot_id in ("nobody", "x" * 2000):

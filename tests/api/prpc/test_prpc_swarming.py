@@ -40,6 +40,7 @@ def permissions(parts, caller, **asked):
     return ask(parts, "GetPermissions", caller, pb.PermissionsRequest(**asked))
 
 
+@spec("prpc:9.1.17")
 @spec("prpc:7.1.p1")
 def test_details_name_the_versions(prpc, make_bot):
     found = prpc.good("Swarming/GetDetails")
@@ -149,6 +150,7 @@ def test_permission_to_cancel_a_task(parts, store):
             assert permissions(parts, caller, **asked).cancel_task is may
 
 
+@spec("prpc:9.1.16")
 @spec("prpc:7.3.p1", "prpc:2.1.1.1", "prpc:2.1.1.2", "prpc:2.1.1.3")
 @pytest.mark.parametrize(
     ("task_id", "code"),

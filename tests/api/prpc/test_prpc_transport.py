@@ -32,9 +32,9 @@ STATE = "Swarming/GetPermissions"
 def answer(monkeypatch):
     """Have `Bots/GetBot` do something else."""
 
-    def answered(handler):
+    def answered(handler, *, is_read=True):
         key = ("swarming.v2.Bots", "GetBot")
-        monkeypatch.setitem(METHODS, key, Method(pb.BotRequest, handler))
+        monkeypatch.setitem(METHODS, key, Method(pb.BotRequest, handler, is_read))
 
     return answered
 
@@ -108,6 +108,7 @@ def test_path_that_no_route_takes_has_a_code_too(client):
     assert reply.content_type == "text/plain; charset=utf-8"
 
 
+@spec("prpc:9.1.3")
 @spec("prpc:1.2.1.1", "prpc:1.2.1.2", "prpc:1.2.1.3", "prpc:1.2.1.4", "prpc:1.2.1.5")
 def test_good_reply_in_json(prpc):
     reply = prpc.call(STATE)
@@ -124,6 +125,7 @@ def test_good_reply_in_binary(prpc):
     assert found.cancel_tasks
 
 
+@spec("prpc:9.1.2")
 @spec("prpc:1.1.1.2")
 def test_reply_is_binary_unless_json_is_asked_for(prpc):
     for accept, content_type in (
@@ -183,6 +185,7 @@ def test_codes_have_the_numbers_and_statuses_of_the_table(answer, prpc):
         assert (reply.code, reply.status) == (number, status)
 
 
+@spec("prpc:9.1.1")
 @spec("prpc:1.3.2.3")
 def test_words_of_a_handler_are_hidden_from_500_on(answer, prpc, caplog):
     caplog.set_level("INFO")
@@ -271,6 +274,8 @@ def test_call_that_passes_its_time_limit_is_code_4(answer, prpc, clock):
     assert prpc.call("Bots/GetBot", X_Prpc_Grpc_Timeout="3S").code == 0
     reply = prpc.call("Bots/GetBot", X_Prpc_Grpc_Timeout="2S")
     assert (reply.status, reply.code, reply.text) == (504, 4, INSTEAD[Code.DEADLINE_EXCEEDED])
+    answer(slow, is_read=False)
+    assert prpc.call("Bots/GetBot", X_Prpc_Grpc_Timeout="2S").code == 0
 
 
 @spec("prpc:1.1.1.4")

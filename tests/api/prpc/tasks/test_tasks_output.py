@@ -51,7 +51,7 @@ def test_negative_offset_and_length_are_refused_before_the_id_is_looked_at(swarm
 
 
 @pytest.mark.slow
-@pytest.mark.spec("prpc:6.7.p2", "prpc:10.p5", "5.4.2.1", "11.4.1.7")
+@pytest.mark.spec("prpc:6.7.p2", "prpc:10.p5", "11.4.1.7")
 def test_reply_is_full_up_to_the_most_and_the_rest_follows(tasks, swarming, parts):
     total = MAX + 300_000
     run_id, bot = tasks.claimed()
@@ -110,7 +110,7 @@ def test_final_state_comes_with_the_last_bytes(tasks, parts, monkeypatch):
     assert (reply.output, reply.state) == (b"first last", 112)
 
 
-@pytest.mark.spec("prpc:6.7.p1", "5.4.p1", "11.4.1.7")
+@pytest.mark.spec("prpc:6.7.p1", "11.4.1.7")
 def test_deduplicated_task_prints_what_the_original_printed(tasks, swarming, store):
     run_id, bot = tasks.claimed(one_slice(idempotent=True))
     bot.finish(run_id, b"printed once")
