@@ -175,14 +175,6 @@ MUTANTS = {
             "is_before_claim = False",
         ),
     ),
-    "poll not looked at again": _mutant(
-        "C5",
-        (
-            "botapi.domain.bot_event:is_stale",
-            "is_before_claim = 0 < update.seq < bot.claim_seq",
-            "is_before_claim = False",
-        ),
-    ),
     "late handshake abandons": _mutant(
         "C5",
         (
