@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 from tests.sim.checker import check, slice_of
 from tests.sim.mutants import MUTANTS
-from tests.sim.run import Sim
+from tests.sim.run import Sim, shared
 
 CHUNK = 50
 MAX_FOUND = 5
@@ -81,6 +81,7 @@ def _text(seed, result, violation):
 def chunk(start, count, mutant=""):
     """Some seeds one after the other in this process."""
     total = Total()
+    shared()  # before the bug is there: what all seeds share is sound
     with MUTANTS[mutant].applied() if mutant else nullcontext(), rare_collections():
         for seed in range(start, start + count):
             total.add(one(seed))
@@ -100,6 +101,7 @@ def rare_collections():
 
 def hunt(mutant, limit):
     """How many seeds it takes until this bug breaks one of its promises; 0 for never."""
+    shared()  # as above
     with MUTANTS[mutant].applied(), rare_collections():
         for seed in range(limit):
             if one(seed).rules.keys() & MUTANTS[mutant].rules:

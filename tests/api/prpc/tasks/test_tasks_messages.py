@@ -21,7 +21,9 @@ from botapi.domain.task import Slice, Task, TaskRequest, TaskState
 
 TEXTS = st.text(max_size=8)
 MS = st.just(0) | st.integers(1, 2**45)
-SECONDS = st.none() | st.floats(allow_nan=False)
+FLOATS = st.floats(-1e38, 1e38)
+"""The library's reader refuses some of the last digits before the largest 32-bit number."""
+SECONDS = st.none() | FLOATS
 INTS = st.none() | st.integers(-(2**70), 2**70)
 FLAT = st.lists(st.sampled_from(["os:Linux", "os:Mac", "id:vm:1", "pool:ci"]), max_size=4)
 IDS = st.integers(0, 2**16 - 1).map(lambda n: task_id(new_request_id(1_772_604_367_089, n)))
@@ -51,7 +53,7 @@ TRANSFERS = maybe(
 )
 STATS = st.builds(
     artifacts.PerformanceStats,
-    bot_overhead=st.floats(allow_nan=False),
+    bot_overhead=FLOATS,
     cache_trim=TOOK,
     cipd=TOOK,
     cleanup=TOOK,
@@ -78,7 +80,7 @@ TASKS = st.builds(
     exit_code=INTS,
     duration_s=SECONDS,
     failure=st.booleans(),
-    cost_usd=st.floats(allow_nan=False),
+    cost_usd=FLOATS,
     cas_output_root=maybe(CAS),
     cipd_pins=maybe(
         st.builds(artifacts.CipdPins, client_package=maybe(PACKAGES), packages=maybe(MANY_PACKAGES))
