@@ -72,6 +72,8 @@ class Signals:
                     pass
             self.leash_lost = True
             os.kill(os.getpid(), signal.SIGTERM)
+            # The signal may have met another thread than the one that waits.
+            self._clock.wake()
 
         threading.Thread(target=watch, name="leash", daemon=True).start()
 
