@@ -128,8 +128,9 @@ def _tags(asked: TaskFilter) -> Sequence[AnyOf]:
     found = [frozenset(f"t:{tag}" for tag in alternatives) for alternatives in asked.tags]
     if asked.only is not None:
         found.append(frozenset({f"o:{asked.only}"}))
+    is_told = asked.only is not None and asked.states == {TaskState.COMPLETED}
     for prefix, values in (
-        ("st", asked.states),
+        ("st", frozenset() if is_told else asked.states),
         ("b", asked.bots),
         ("u", asked.users),
         ("p", asked.pools),

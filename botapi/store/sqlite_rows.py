@@ -144,7 +144,7 @@ def count(
     up_to: int,
 ) -> int:
     """How many documents match within [lo, hi), counting no further than `up_to`."""
-    keys, bound = _matching(con, kind, all_of, (None, *within))
+    keys, bound = _matching(con, kind, all_of, (None, *within), is_count=True)
     rows = _rows(con, f"SELECT count(*) FROM ({keys} ORDER BY k LIMIT ?)", [*bound, up_to])
     return int(rows[0][0]) if rows else 0
 
@@ -252,17 +252,24 @@ def _matching(
     kind: str,
     all_of: Sequence[AnyOf],
     bounds: tuple[Key | None, Key, Key | None],
+    *,
+    is_count: bool = False,
 ) -> tuple[str, list[Any]]:
     """A SELECT of the matching keys, which the caller orders and limits, and its values.
 
     The rarest AnyOf drives: the union of its tags' key-ordered rows, merged by SQLite
-    without sorting. The others are looked up for each key.
+    without sorting. The others are looked up for each key. To count what many documents
+    have in common, all lists are merged instead: half the time of looking up each.
     """
     sql = sql_of(kind)
     within, bound = _bounds(*bounds)
     if not all_of:
         return f"SELECT k FROM {sql.docs} WHERE {within}", bound
-    driver, *others = _rarest_first(con, sql, all_of, (within, bound))
+    (driver, *others), is_rare = _rarest_first(con, sql, all_of, (within, bound))
+    if is_count and not is_rare and all(len(any_of) == 1 for any_of in all_of):
+        each = f"SELECT k FROM {sql.tags} WHERE tag = ? AND {within}"
+        merged = [value for (tag,) in all_of for value in (tag, *bound)]
+        return " INTERSECT ".join([each] * len(all_of)), merged
     probes = "".join(
         f" AND EXISTS (SELECT 1 FROM {sql.tags} AS o WHERE o.tag IN {_marks(len(any_of))}"
         " AND o.k = m.k)"
@@ -287,19 +294,22 @@ def _rarest_first(
     sql: Sql,
     all_of: Sequence[AnyOf],
     bounds: tuple[str, list[Any]],
-) -> list[AnyOf]:
-    """The AnyOf with the fewest rows within the bounds first, as far as that is cheap to know."""
+) -> tuple[list[AnyOf], bool]:
+    """The AnyOf with the fewest rows within the bounds first, as far as that is cheap to know.
+
+    And whether those are few.
+    """
     within, bound = bounds
     text = f"SELECT count(*) FROM (SELECT 1 FROM {sql.tags} WHERE tag = ? AND {within} LIMIT ?)"
     found = list(all_of)
     for most in ESTIMATES:
         if len(found) == 1:
-            break
+            return found, True
         rows = {any_of: _count_rows(con, text, any_of, bound, most) for any_of in found}
         found.sort(key=rows.__getitem__)
         if rows[found[0]] < most:
-            break
-    return found
+            return found, True
+    return found, False
 
 
 def _count_rows(

@@ -12,7 +12,7 @@ import pytest
 
 from botapi.clock import SystemClock
 from botapi.concurrency import Greenlets, Threads
-from botapi.store import sqlite_files
+from botapi.store import sqlite_files, sqlite_rows
 from botapi.store.protocol import (
     SCHEMA_NUMBER,
     Ambiguous,
@@ -371,3 +371,26 @@ def traced(store, work):
     finally:
         con.set_trace_callback(None)
     return [each for each in statements if "data_version" not in each]
+
+
+def test_count_of_common_tags_is_that_of_looking_up_each(tmp_path, monkeypatch):
+    """Lists that are all long are merged; how long is long does not change what is counted."""
+    store = SqliteStore(tmp_path, Threads(), SystemClock())
+    try:
+        docs = [
+            Doc(f"{n:03}", {}, frozenset(f"{p}:{n % p}" for p in (2, 3, 5))) for n in range(200)
+        ]
+        store.write_many(("task", doc) for doc in docs)
+        asked = [frozenset({tag}) for tag in ("2:1", "3:2", "5:4")]
+        bounds = {"lo": "020", "hi": "170"}
+        expected = sum(
+            all(some & doc.tags for some in asked) and "020" <= doc.key < "170" for doc in docs
+        )
+        assert store.count("task", asked, up_to=1_000, **bounds) == expected > 1
+        monkeypatch.setattr(sqlite_rows, "ESTIMATES", (2, 5))
+        assert store.count("task", asked, up_to=1_000, **bounds) == expected
+        assert store.count("task", asked, up_to=2, **bounds) == 2
+        either = [*asked[:2], frozenset({"5:4", "5:3"})]
+        assert store.count("task", either, up_to=1_000, **bounds) == 2 * expected
+    finally:
+        store.close()
