@@ -36,7 +36,8 @@ def test_pairs_need_a_key_and_a_separator(text):
 
 
 def ago(text):
-    return datetime.now(UTC) - datetime.fromisoformat(moment(text))
+    then = datetime.fromisoformat(moment(text))
+    return datetime.now(UTC) - then
 
 
 def test_moments_are_absolute_and_in_utc():
