@@ -36,6 +36,7 @@ def test_server_gives_the_document_out(admin, anybody):
     assert admin.get("/openapi.json").json == DOCUMENT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_query_parameters_are_those_that_the_call_takes(admin, ready_bot, call):
     """The complaint about an unknown parameter lists those there are."""
