@@ -52,20 +52,20 @@ def _no_task(task_id: str) -> Refusal:
 def check_server(caller: Caller, permission: Permission) -> None:
     """For the whole server. Raises Refusal PERMISSION_DENIED."""
     if not caller.may(permission):
-        raise _denied(caller, permission, "the server")
+        raise denied(caller, permission, "the server")
 
 
 def check_pools(caller: Caller, permission: Permission, pools: Collection[str]) -> None:
     """In every one of these pools; without pools for the server. Raises PERMISSION_DENIED."""
     if not caller.may_in_all(permission, pools):
         where = ", ".join(sorted(pools)[:5])
-        raise _denied(caller, permission, f"pool {where}" if pools else "the server")
+        raise denied(caller, permission, f"pool {where}" if pools else "the server")
 
 
 def check_somewhere(caller: Caller, permission: Permission) -> None:
     """In any pool, or for the server: for what belongs to no pool. Raises PERMISSION_DENIED."""
     if not caller.may(permission) and not caller.named_pools(permission):
-        raise _denied(caller, permission, "any pool")
+        raise denied(caller, permission, "any pool")
 
 
 def may_on_bot(parts: ApiParts, caller: Caller, permission: Permission, bot_id: str) -> bool:
@@ -76,7 +76,7 @@ def may_on_bot(parts: ApiParts, caller: Caller, permission: Permission, bot_id: 
 def check_bot(parts: ApiParts, caller: Caller, permission: Permission, bot_id: str) -> None:
     """As `may_on_bot`. Raises PERMISSION_DENIED, whether the bot exists or not."""
     if not may_on_bot(parts, caller, permission, bot_id):
-        raise _denied(caller, permission, f"bot {bot_id[:80]}")
+        raise denied(caller, permission, f"bot {bot_id[:80]}")
 
 
 def may_on_task(
@@ -130,9 +130,14 @@ def may_in_realm(parts: ApiParts, caller: Caller, permission: Permission, realm:
 
     In every one: pools may share a realm, and who sees one of them must not see the others.
     """
-    pools = parts.config.cached().pools.pools.values()
-    named = [pool.name for pool in pools if realm in {pool.realm, pool.default_task_realm}]
+    named = pools_of_realm(parts, realm)
     return bool(realm and named) and all(caller.may(permission, name) for name in named)
+
+
+def pools_of_realm(parts: ApiParts, realm: str) -> list[str]:
+    """The pools that name this realm as theirs or as that of their tasks."""
+    pools = parts.config.cached().pools.pools.values()
+    return [pool.name for pool in pools if realm in {pool.realm, pool.default_task_realm}]
 
 
 def check_tasks(
@@ -165,7 +170,7 @@ def confined(
         return tuple(constraints)
     pools = caller.named_pools(permission)
     if not pools:
-        raise _denied(caller, permission, "the server or any pool")
+        raise denied(caller, permission, "the server or any pool")
     if len(pools) > MAX_POOLS_AT_ONCE:
         raise Refusal(
             Code.INVALID_ARGUMENT, f"you may see {len(pools)} pools; ask for one: pool:<name>"
@@ -178,7 +183,7 @@ def check_task(
 ) -> None:
     """As `may_on_task`. Raises PERMISSION_DENIED."""
     if not may_on_task(parts, caller, permission, request):
-        raise _denied(caller, permission, f"task {request.task_id}")
+        raise denied(caller, permission, f"task {request.task_id}")
 
 
 def pools_of_bot(parts: ApiParts, bot_id: str) -> tuple[str, ...]:
@@ -190,7 +195,8 @@ def _in_any(caller: Caller, permission: Permission, pools: Iterable[str]) -> boo
     return caller.may(permission) or any(caller.may(permission, pool) for pool in pools)
 
 
-def _denied(caller: Caller, permission: Permission, where: str) -> Refusal:
+def denied(caller: Caller, permission: Permission, where: str) -> Refusal:
+    """The one wording: who, what and where, and nothing of what is there (prpc-api 1.7)."""
     return Refusal(
         Code.PERMISSION_DENIED,
         f"{caller.identity} has no permission swarming.{permission} for {where}",

@@ -16,7 +16,7 @@ GZIP_OVER = 1024
 """JSON of so many bytes is sent as it is."""
 GZIP_LEVEL = 5
 LOOP_BYTES = 16 * 1024
-"""Packing more than this takes over a millisecond: not on the loop."""
+"""Packing, reading or writing more than this takes over a millisecond: not on the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Answer:
     """The digest of the configuration that it shows: its `ETag`, for `If-Match`."""
     is_tagged: bool = False
     """May the caller have it already? Then `If-None-Match` saves sending it again."""
+
+
+def packed(body: bytes) -> bytes:
+    """The body as gzip, the same bytes each time."""
+    return gzip.compress(body, GZIP_LEVEL, mtime=0)
 
 
 def respond(answer: Answer, http: Request, concurrency: Concurrency) -> Response:
@@ -61,8 +66,6 @@ def _pack(response: Response, body: bytes, http: Request, concurrency: Concurren
     if http.accept_encodings["gzip"] <= 0:
         return
 
-    def packed() -> bytes:
-        return gzip.compress(body, GZIP_LEVEL, mtime=0)
-
-    response.set_data(concurrency.native(packed) if len(body) > LOOP_BYTES else packed())
+    is_long = len(body) > LOOP_BYTES
+    response.set_data(concurrency.native(lambda: packed(body)) if is_long else packed(body))
     response.headers["Content-Encoding"] = "gzip"

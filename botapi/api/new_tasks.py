@@ -168,18 +168,12 @@ def _check_realm(
 ) -> None:
     """Raise Refusal PERMISSION_DENIED unless a pool of this realm, or the server, grants it.
 
-    A realm is what pools.cfg says it is: of the pools that name it as theirs or as that of
-    their tasks. Without a realm the task's pool counts.
+    Any pool of it will do, for the task's own pool is checked as well; to read what is in a
+    realm takes all of them (`access.may_in_realm`). Without a realm the task's pool counts.
     """
-    pools = parts.config.cached().pools.pools.values()
-    own = {pool.name for pool in pools if realm in {pool.realm, pool.default_task_realm}}
-    if not realm:
-        own = {pool_name}
+    own = access.pools_of_realm(parts, realm) if realm else [pool_name]
     if not caller.may(permission) and not any(caller.may(permission, name) for name in own):
-        raise Refusal(
-            Code.PERMISSION_DENIED,
-            f"{caller.identity} has no permission swarming.{permission} for realm {realm}",
-        )
+        raise access.denied(caller, permission, f"realm {realm}")
 
 
 def _parent(parts: ApiParts, task_id: str) -> TaskRequest | None:

@@ -2,10 +2,10 @@
 
 from swarmingpb.swarming_pb2 import BotsDimensions, BotsDimensionsRequest
 
+from botapi.api import access
 from botapi.api.parts import ApiParts
 from botapi.api.prpc.call import Call
 from botapi.api.prpc.values import string_lists, timestamp
-from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Permission
 
 
@@ -15,11 +15,7 @@ def get_bot_dimensions(call: Call, asked: BotsDimensionsRequest) -> BotsDimensio
     on_server = caller.may(Permission.LIST_BOTS)
     pools = [pool for pool in configured if caller.may(Permission.LIST_BOTS, pool)]
     if asked.pool and not on_server and asked.pool not in pools:
-        raise Refusal(
-            Code.PERMISSION_DENIED,
-            f"{caller.identity} has no permission swarming.{Permission.LIST_BOTS} "
-            f"for pool {asked.pool[:80]}",
-        )
+        raise access.denied(caller, Permission.LIST_BOTS, f"pool {asked.pool[:80]}")
     found = call.parts.dimensions.found()
     if asked.pool:
         flat = found.by_pool.get(asked.pool, frozenset())

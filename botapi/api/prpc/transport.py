@@ -4,7 +4,6 @@ Every answer below `/prpc/` has a code in its header, whatever went wrong. The o
 of prpc-api 1.3: encodings, other headers, body, who asks, and then the handler.
 """
 
-import gzip
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +14,7 @@ from swarmingpb.prpc_error_pb2 import ErrorDetails, ResponseTooBig
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from botapi.api import people
+from botapi.api.answers import GZIP_OVER, LOOP_BYTES, packed
 from botapi.api.parts import ApiParts
 from botapi.api.prpc import bodies, codec
 from botapi.api.prpc.call import Call
@@ -31,10 +31,6 @@ MAX_BODY = 64 * 1024 * 1024
 """Bytes of a body, as it comes and unpacked."""
 MAX_STRANGERS_BODY = 1024 * 1024
 """The same from somebody whose credentials are none, or no good."""
-LOOP_BYTES = 16 * 1024
-"""Larger messages are read and written on a native thread, so that the loop goes on."""
-GZIP_OVER = 1024
-GZIP_LEVEL = 5
 CODE_HEADER = "X-Prpc-Grpc-Code"
 DETAILS_HEADER = "X-Prpc-Status-Details-Bin"
 ALLOWED_HEADERS = (
@@ -137,7 +133,7 @@ class PrpcRoutes:
             _check_size(len(data), headers)
             if not packs or len(data) <= GZIP_OVER:
                 return data, False
-            return gzip.compress(data, GZIP_LEVEL, mtime=0), True
+            return packed(data), True
 
         data, is_packed = self._aside(encode, is_long=reply.ByteSize() > LOOP_BYTES)
         response = Response(data, content_type=str(headers.reply), headers={CODE_HEADER: "0"})

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from swarmingpb import swarming_pb2 as pb
 
 from botapi import app as composition
-from botapi.api import people
+from botapi.api import answers, people
 from botapi.api.prpc import bodies, transport
 from botapi.api.prpc.call_headers import CallHeaders, Encoding
 from botapi.api.prpc.errors import INSTEAD, NUMBERS, ProtocolError
@@ -519,9 +519,9 @@ def test_long_messages_are_made_beside_the_loop(answer, prpc, parts, monkeypatch
     answer(lambda _call, _asked: pb.BotInfo(state="x"))
     prpc.call("Bots/GetBot")
     assert not beside
-    prpc.call("Bots/GetBot", {"botId": "x" * transport.LOOP_BYTES})
+    prpc.call("Bots/GetBot", {"botId": "x" * answers.LOOP_BYTES})
     assert len(beside) == 1
-    answer(lambda _call, _asked: pb.BotInfo(state="x" * transport.LOOP_BYTES))
+    answer(lambda _call, _asked: pb.BotInfo(state="x" * answers.LOOP_BYTES))
     prpc.call("Bots/GetBot")
     assert len(beside) == 2
 
