@@ -99,15 +99,3 @@ PARTS = 256
 def read_all(store: BlobStore, digest: Digest) -> bytes:
     """A small blob, whole. Raises MissingBlob."""
     return b"".join(store.read(digest, 0, digest.size))
-
-
-def put_all(store: BlobStore, content: bytes) -> Digest:
-    """Keep these bytes. Raises StoreFull."""
-    digest = Digest.of(content)
-    upload = store.upload(digest)
-    try:
-        upload.write(content)
-        upload.commit()
-    finally:
-        upload.abort()
-    return digest

@@ -11,7 +11,7 @@ import pytest
 
 from botapi.blobs.bucket import TOUCH_AGAIN_MS, BucketBlobs
 from botapi.blobs.disk import DiskBlobs
-from botapi.blobs.protocol import BadContent, Usage, put_all, read_all
+from botapi.blobs.protocol import BadContent, Usage, read_all
 from botapi.domain.cas import Digest, MissingBlob
 from botapi.store.protocol import Outage, StoreFull
 from tests.fakes.clock import FakeClock
@@ -23,6 +23,17 @@ pytestmark = [
 
 A = Digest.of(b"hello")
 DAY_MS = 86_400_000
+
+
+def put_all(store, content):
+    digest = Digest.of(content)
+    upload = store.upload(digest)
+    try:
+        upload.write(content)
+        upload.commit()
+    finally:
+        upload.abort()
+    return digest
 
 
 @pytest.fixture(scope="module")
