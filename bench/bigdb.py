@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import bigdb_queries, p1, p2
 from bench.fleet import KEY, REPOSITORY, SKEP, Fleet, clean_environ
 from bench.report import middle, quantile
-from botapi import app as composition
+from botapi import engines
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.names import new_request_id, run_id, task_id
@@ -148,7 +148,7 @@ def build(folder: Path, tasks: int) -> None:
         raise RuntimeError(f"skep init showed no key: {done.stdout} {done.stderr}")
     p2.seed_bots(data, BOTS)
     clock = SystemClock()
-    store = composition.open_store(Settings(data_dir=data), Threads(), clock, SystemRng())
+    store = engines.open_store(Settings(data_dir=data), Threads(), clock, SystemRng())
     started = time.monotonic()
     times: list[Doc] = []
     try:

@@ -15,7 +15,7 @@ from typing import Self
 from bench import fleet, processes
 from bench.fleet import Fleet
 from bench.wire import Connection
-from botapi import app as composition
+from botapi import engines
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.bot import LiveBot
@@ -34,7 +34,7 @@ SEED_BATCH = 200
 def seed_bots(data: Path, count: int) -> None:
     """Store that many bots as if they had just been seen, through the store's own interface."""
     clock, rng = SystemClock(), SystemRng()
-    store = composition.open_store(Settings(data_dir=data), Threads(), clock, rng)
+    store = engines.open_store(Settings(data_dir=data), Threads(), clock, rng)
     now_ms = clock.now_ms()
 
     def batch(first: int) -> None:

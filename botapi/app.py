@@ -1,4 +1,4 @@
-"""The composition root: it picks the store, builds the parts, and installs the routes.
+"""The composition root: it builds the parts over an open store, and installs the routes.
 
 It knows everything, so that nobody else has to.
 """
@@ -53,10 +53,7 @@ from botapi.scheduler.sweeps import Sweeps
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store import codec
-from botapi.store.failpoints import FailingStore, parse
-from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Store, StoreError, Txn
-from botapi.store.sqlite import SqliteStore
 from botapi.transactions.create_api_key import note_used
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
@@ -107,12 +104,6 @@ class Parts:
         self.store.close()
 
 
-def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
-    """The SQLite store in the data directory. Raises StoreError in one line."""
-    store: Store = SqliteStore(settings.data_dir, concurrency, clock, rng)
-    return FailingStore(store, parse(settings.fault)) if settings.fault else store
-
-
 def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
     """Where blobs are kept, as the settings say. Raises StoreError in one line."""
     if settings.blobs != "disk":
@@ -123,11 +114,6 @@ def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
 def open_vault(settings: Settings, rng: Rng) -> Vault:
     """The store of secrets with its key file, which is read when it is needed first."""
     return Vault(settings.secrets_keys or settings.data_dir / "secrets.keys", rng)
-
-
-def memory_store(concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
-    """A store that forgets everything at the end: tests and trials."""
-    return MemoryStore(concurrency, clock, rng)
 
 
 def build(

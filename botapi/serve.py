@@ -25,7 +25,7 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from botapi import app as composition
-from botapi import logs, settings
+from botapi import engines, logs, settings
 from botapi.auth.access import KIND as API_KEYS
 from botapi.auth.access import new_api_key
 from botapi.cfg import first_bots_cfg
@@ -102,7 +102,7 @@ def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
         bots_cfg = chosen.config_dir / "bots.cfg"
         if not bots_cfg.exists():
             bots_cfg.write_text(first_bots_cfg.TEXT, encoding="utf-8")
-        store = composition.open_store(chosen, Threads(), clock, rng)
+        store = engines.open_store(chosen, Threads(), clock, rng)
         make_key_file(composition.open_vault(chosen, rng).path, rng)
     except (OSError, StoreError, KeyFileError) as error:
         _fail(str(error), FAILED)
@@ -229,7 +229,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
         """Build the application; runs in a worker, after the fork."""
         clock, rng = SystemClock(), SystemRng()
         concurrency = Greenlets()
-        store = composition.open_store(self.chosen, concurrency, clock, rng)
+        store = engines.open_store(self.chosen, concurrency, clock, rng)
         self.parts = composition.build(self.chosen, store, concurrency, clock, rng)
         self.parts.start()
         return composition.create_app(self.parts)

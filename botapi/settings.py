@@ -123,6 +123,12 @@ def _parse_blobs(text: str) -> str:
     return text.rstrip("/")
 
 
+def _parse_store(text: str) -> str:
+    if not re.fullmatch(r"sqlite|postgres(ql)?://\S+|datastore://[a-z0-9:.-]+(/\S*)?", text):
+        raise ValueError(text)
+    return text
+
+
 def _parse_origins(text: str) -> tuple[str, ...]:
     origins = tuple(filter(None, (part.strip() for part in text.split(","))))
     if not all(one == "*" or re.fullmatch(r"https?://[^\s/?#]+", one) for one in origins):
@@ -148,6 +154,9 @@ _folder = Kind("a path", Path)
 _optional_path = Kind("a path", _parse_optional_path)
 _size = Kind("a size such as 1048576 or 2 GiB", size_bytes)
 _blobs = Kind("disk, or gs://bucket/prefix", _parse_blobs)
+_store = Kind(
+    "sqlite, postgresql://user:password@host/database, or datastore://project", _parse_store
+)
 _log_format = _choice("json", "console")
 
 
@@ -187,6 +196,17 @@ class Settings:
     """
 
     data_dir: Path = _server(_folder, "./skep-data", "database, task output, keys and archives")
+    store: str = _field(
+        Knob(
+            "server",
+            _store,
+            "sqlite",
+            "where everything is kept: `sqlite` is a file in `data_dir`, the others are shared by "
+            "many servers (docs/stores.md)",
+            secret=True,
+        ),
+        "sqlite",
+    )
     config_dir: Path = _derived(
         _folder, "<data_dir>/config", "the folder of `bots.cfg` and `scripts/`", _below_data_dir
     )

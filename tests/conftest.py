@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
@@ -49,7 +50,7 @@ def settings(tmp_path, small_bot):
 
 @pytest.fixture
 def store(clock, rng):
-    store = composition.memory_store(Threads(), clock, rng)
+    store = engines.memory_store(Threads(), clock, rng)
     yield store
     store.close()
 

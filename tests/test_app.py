@@ -3,6 +3,7 @@
 import pytest
 
 from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 from botapi.serve import prepare
 from botapi.store import codec
@@ -31,7 +32,7 @@ def test_changed_bots_cfg_is_audited_once(settings, store, clock, rng):
 @pytest.mark.slow
 def test_admin_key_made_on_the_server_is_audited(settings, clock, rng):
     text = prepare(settings)
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     key_id = text.split("_")[1]
     assert audit_of(store) == [("skep init", "apikey.create", f"apikey {key_id}")]
     store.close()

@@ -16,8 +16,6 @@ from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency, native_lock
 from botapi.store.documents import (
     MAX_TXN_DOCS,
-    SCHEMA_KEY,
-    SCHEMA_KIND,
     Packed,
     Write,
     WriteBuffer,
@@ -26,8 +24,8 @@ from botapi.store.documents import (
     check_query,
     unpack,
 )
+from botapi.store.engine import Engine, check_schema
 from botapi.store.protocol import (
-    SCHEMA_NUMBER,
     AlreadyExists,
     AnyOf,
     Capabilities,
@@ -35,10 +33,8 @@ from botapi.store.protocol import (
     Key,
     Outage,
     Page,
-    SchemaInfo,
 )
-from botapi.store.retry import EngineTxn, Transactions
-from botapi.store.topics import ANY_TOPIC, Topics
+from botapi.store.retry import EngineTxn
 
 T = TypeVar("T")
 
@@ -128,18 +124,15 @@ class _MemoryTxn(WriteBuffer):
         return self._kinds.get(kind) or _Kind()
 
 
-class MemoryStore(Transactions):
+class MemoryStore(Engine):
     """A database that lives as long as this object."""
 
     def __init__(self, concurrency: Concurrency, clock: Clock, rng: Rng | None = None) -> None:
         super().__init__(concurrency, clock, rng)
         self._kinds: dict[str, _Kind] = {}
-        self._topics = Topics(concurrency)
         self._lock = native_lock()
         self._holder: int | None = None
-        self._closed = False
-        active = Doc(SCHEMA_KEY, {"number": SCHEMA_NUMBER})
-        self.transact(lambda txn: txn.insert(SCHEMA_KIND, active), label="create_schema")
+        self.transact(check_schema, label="check_schema")
 
     def get(self, kind: str, *keys: Key) -> list[Doc | None]:
         """A strong read by key; see the protocol."""
@@ -204,6 +197,11 @@ class MemoryStore(Transactions):
             )
             return sum(1 for _ in islice(inside, up_to))
 
+    def kinds(self) -> list[str]:
+        """The kinds that hold documents, or did; see the protocol."""
+        with self._alone():
+            return sorted(self._kinds)
+
     def attempt(self, fn: Callable[[EngineTxn], T], *, timeout_s: float) -> T:
         """Run fn alone, then apply its writes."""
         with self._alone(timeout_s):
@@ -213,23 +211,8 @@ class MemoryStore(Transactions):
             finally:
                 txn.end()
             txn.commit()
-        self._topics.publish(txn.topics)
+        self.topics.publish(txn.topics)
         return result
-
-    def watch(self, topics: Sequence[str], timeout_s: float) -> set[str]:
-        """Wait for a topic; see the protocol."""
-        self._check_open()
-        return self._topics.watch(topics, timeout_s)
-
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Hear of every topic; see the protocol."""
-        self._check_open()
-        return self._topics.subscribe(callback)
-
-    def schema(self) -> SchemaInfo:
-        """The schema numbers in force."""
-        (doc,) = self.get(SCHEMA_KIND, SCHEMA_KEY)
-        return SchemaInfo(doc.body["number"] if doc else SCHEMA_NUMBER, SCHEMA_NUMBER)
 
     def capabilities(self) -> Capabilities:
         """One process, no file."""
@@ -241,10 +224,8 @@ class MemoryStore(Transactions):
             max_txn_docs=MAX_TXN_DOCS,
         )
 
-    def close(self) -> None:
-        """Refuse further calls and wake everybody who watches."""
-        self._closed = True
-        self._topics.publish([ANY_TOPIC])
+    def release(self) -> None:
+        """Nothing is kept anywhere."""
 
     @contextmanager
     def _alone(self, timeout_s: float = -1) -> Iterator[None]:
@@ -256,15 +237,11 @@ class MemoryStore(Transactions):
             raise Outage(f"no turn within {timeout_s:.1f} s")
         self._holder = me
         try:
-            self._check_open()
+            self.check_open()
             yield
         finally:
             self._holder = None
             self._lock.release()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Outage("the store is closed")
 
     def _kind(self, kind: str) -> _Kind:
         check_kind(kind)

@@ -199,6 +199,10 @@ class Store(Protocol):
         """How many documents match within [lo, hi), counting no further than `up_to`."""
         ...
 
+    def kinds(self) -> list[str]:
+        """The kinds that hold documents, in order; one that is empty by now may be among them."""
+        ...
+
     def transact(self, fn: Callable[[Txn], T], *, label: str, deadline_s: float = 10.0) -> T:
         """Run fn in a transaction and commit; return what fn returned.
 

@@ -5,7 +5,6 @@ the process's one writer thread (see `sqlite_writer`).  A store belongs to the p
 opened it: open it after the fork.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -13,29 +12,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from botapi.clock import Clock, Rng
-from botapi.concurrency import Concurrency, native_lock
+from botapi.concurrency import Concurrency
 from botapi.store import sqlite_files, sqlite_rows
 from botapi.store.documents import (
     MAX_TXN_DOCS,
-    SCHEMA_KEY,
-    SCHEMA_KIND,
     check_kind,
     check_limit,
     check_query,
 )
+from botapi.store.engine import Engine, check_schema
 from botapi.store.protocol import (
-    SCHEMA_NUMBER,
     AnyOf,
     Capabilities,
     Doc,
     Key,
-    Outage,
     Page,
-    SchemaInfo,
-    SchemaMismatch,
-    Txn,
 )
-from botapi.store.retry import EngineTxn, Transactions
+from botapi.store.retry import EngineTxn
 from botapi.store.sqlite_writer import Writer
 from botapi.store.topics import ANY_TOPIC, Topics
 from botapi.store.wake import WakeSockets
@@ -43,7 +36,7 @@ from botapi.store.wake import WakeSockets
 T = TypeVar("T")
 
 
-class SqliteStore(Transactions):
+class SqliteStore(Engine):
     """One database in one data directory."""
 
     def __init__(
@@ -60,11 +53,7 @@ class SqliteStore(Transactions):
         Raises StoreError for an unfit place or SQLite, SchemaMismatch for a newer database.
         """
         super().__init__(concurrency, clock, rng)
-        self._pid = os.getpid()
-        self._gate = native_lock()
-        self._closed = False
-        self._topics = Topics(concurrency)
-        self._silence = _Silence(self._topics)
+        self._silence = _Silence(self.topics)
         path = sqlite_files.prepare(data_dir)
         with ExitStack() as opened:
             turn = sqlite_files.Turn(data_dir)
@@ -77,7 +66,7 @@ class SqliteStore(Transactions):
             opened.callback(self._readers.close)
             self._writer = Writer(con, turn, self, self._on_commit, self._on_look)
             opened.callback(self._writer.close)
-            self.transact(_check_schema, label="check_schema")
+            self.transact(check_schema, label="check_schema")
             self._opened = opened.pop_all()
 
     def get(self, kind: str, *keys: Key) -> list[Doc | None]:
@@ -134,26 +123,15 @@ class SqliteStore(Transactions):
         within = (lo, hi)
         return self._query(lambda con: sqlite_rows.count(con, kind, all_of, within, up_to))
 
+    def kinds(self) -> list[str]:
+        """The kinds that hold documents, or did; see the protocol."""
+        return self._query(sqlite_rows.kinds)
+
     def attempt(self, fn: Callable[[EngineTxn], T], *, timeout_s: float) -> T:
         """Run fn on the writer's thread and wait for the commit."""
-        self._check_open()
+        self.check_open()
         result: T = self._writer.run(fn, timeout_s)
         return result
-
-    def watch(self, topics: Sequence[str], timeout_s: float) -> set[str]:
-        """Wait for a topic; see the protocol."""
-        self._check_open()
-        return self._topics.watch(topics, timeout_s)
-
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Hear of every topic; see the protocol."""
-        self._check_open()
-        return self._topics.subscribe(callback)
-
-    def schema(self) -> SchemaInfo:
-        """The schema numbers in force."""
-        (doc,) = self.get(SCHEMA_KIND, SCHEMA_KEY)
-        return SchemaInfo(doc.body["number"] if doc else SCHEMA_NUMBER, SCHEMA_NUMBER)
 
     def capabilities(self) -> Capabilities:
         """One machine, any number of processes, an fsync behind every commit."""
@@ -165,30 +143,17 @@ class SqliteStore(Transactions):
             max_txn_docs=MAX_TXN_DOCS,
         )
 
-    def close(self) -> None:
-        """Finish queued transactions, close every connection, wake everybody who watches."""
-        if os.getpid() != self._pid:
-            return
-        with self._gate:
-            if self._closed:
-                return
-            self._closed = True
+    def release(self) -> None:
+        """Finish queued transactions and close every connection."""
         self._opened.close()
-        self._topics.publish([ANY_TOPIC])
-
-    def _check_open(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError("this store was opened before the fork; open it in the child")
-        if self._closed:
-            raise Outage("the store is closed")
 
     def _query(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._check_open()
+        self.check_open()
         return self.concurrency.native(lambda: self._read(work))
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run work with a reading connection of its own."""
-        self._check_open()
+        self.check_open()
         try:
             with self._readers.one() as con:
                 return work(con)
@@ -196,12 +161,12 @@ class SqliteStore(Transactions):
             raise sqlite_files.translated(error) from error
 
     def _on_commit(self, topics: list[str]) -> None:
-        self._topics.publish(topics)
+        self.topics.publish(topics)
         self._wake.send(topics)
 
     def _on_datagram(self, topics: Iterable[str]) -> None:
         self._silence.heard = True
-        self._topics.publish(topics)
+        self.topics.publish(topics)
 
     def _on_look(self, version: int) -> None:
         self._wake.catch_up()
@@ -242,15 +207,3 @@ def _open_writing(path: Path, turn: sqlite_files.Turn, max_bytes: int | None) ->
     except sqlite3.Error as error:
         raise sqlite_files.translated(error) from error
     return con
-
-
-def _check_schema(txn: Txn) -> None:
-    """Write the schema number into a new database; refuse one that is newer than this code."""
-    (doc,) = txn.get(SCHEMA_KIND, SCHEMA_KEY)
-    if doc is None:
-        txn.insert(SCHEMA_KIND, Doc(SCHEMA_KEY, {"number": SCHEMA_NUMBER}))
-    elif doc.body["number"] > SCHEMA_NUMBER:
-        raise SchemaMismatch(
-            f"the database needs schema {doc.body['number']}; "
-            f"this Skep knows schema {SCHEMA_NUMBER} and older ones"
-        )

@@ -78,6 +78,12 @@ class Sql:
 sql_of = cache(Sql)
 
 
+def kinds(con: sqlite3.Connection) -> list[str]:
+    """The kinds that have a table."""
+    rows = con.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'd_*'")
+    return sorted(name[2:] for (name,) in rows)
+
+
 def get(con: sqlite3.Connection, kind: str, keys: Sequence[Key]) -> list[Doc | None]:
     """The documents in the order of the keys, None where there is none."""
     sql = sql_of(kind)

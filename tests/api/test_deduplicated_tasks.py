@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi import app as composition
+from botapi import engines
 from botapi.cfg.bundle import Source
 from botapi.concurrency import Threads
 from botapi.domain.names import run_id
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def store(settings, clock, rng):
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     yield store
     store.close()
 

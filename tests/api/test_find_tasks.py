@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botapi import app as composition
+from botapi import engines
 from botapi.api.task_queries import (
     COUNTED,
     Only,
@@ -70,9 +70,9 @@ class Holder:
 def holder(request, settings):
     clock, rng = FakeClock(), FakeRng()
     if request.param == "memory":
-        store = composition.memory_store(Threads(), clock, rng)
+        store = engines.memory_store(Threads(), clock, rng)
     else:
-        store = composition.open_store(settings, Threads(), clock, rng)
+        store = engines.open_store(settings, Threads(), clock, rng)
     yield Holder(store)
     store.close()
 
@@ -149,7 +149,7 @@ def pages(holder, asked, limit):
 @pytest.mark.spec("prpc:10.p7")
 @given(tasks=st.lists(stored_tasks(), max_size=8), asked=FILTERS, limit=st.integers(1, 3))
 def test_pages_and_count_are_those_of_a_plain_loop(tasks, asked, limit):
-    store = composition.memory_store(Threads(), FakeClock(), FakeRng())
+    store = engines.memory_store(Threads(), FakeClock(), FakeRng())
     holder = Holder(store)
     put_tasks(store, *tasks)
     kept = {task.task_id: task for task in tasks}.values()
@@ -289,7 +289,7 @@ def test_page_of_a_bots_runs_is_filled_past_those_that_were_deleted(holder):
     bounds=st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
 def test_runs_of_a_bot_are_those_of_a_plain_loop(starts, column, bounds):
-    store = composition.memory_store(Threads(), FakeClock(), FakeRng())
+    store = engines.memory_store(Threads(), FakeClock(), FakeRng())
     tasks = [
         run(NOW + n, start, start + n % 3 if n % 4 else 0, name=str(n))
         for n, start in enumerate(starts)

@@ -7,7 +7,7 @@ import base64
 
 import pytest
 
-from botapi import app as composition
+from botapi import engines
 from botapi.cfg.bundle import Source
 from botapi.concurrency import Threads
 from botapi.domain.names import run_id
@@ -24,7 +24,7 @@ CLIENT = {"package_name": "client", "version": "version:2", "path": ""}
 
 @pytest.fixture
 def store(settings, clock, rng):
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     yield store
     store.close()
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 
 
 @pytest.fixture
 def store(settings, clock, rng):
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     yield store
     store.close()
 

@@ -8,6 +8,7 @@ from hashlib import sha512
 import pytest
 
 from botapi import app as composition
+from botapi import engines
 from botapi.auth.release_signing import verify_archive
 from botapi.cfg.bot_archive import config_json, content_digest, unpack
 from botapi.cfg.releases import (
@@ -265,7 +266,7 @@ def test_server_whose_sources_were_never_good_serves_what_the_store_has(
 
 
 def test_server_without_any_release_says_so(make_server, clock, rng, tmp_path):
-    store = composition.memory_store(Threads(), clock, rng)
+    store = engines.memory_store(Threads(), clock, rng)
     server = make_server(store, bot_archive=tmp_path / "nowhere")
     for ask in (
         lambda: server.archives.archive(URL),

@@ -14,6 +14,7 @@ class WrappedStore(Transactions):
         self.scan_keys = inner.scan_keys
         self.find = inner.find
         self.count = inner.count
+        self.kinds = inner.kinds
         self.watch = inner.watch
         self.subscribe = inner.subscribe
         self.schema = inner.schema

@@ -8,6 +8,7 @@ from pathlib import Path
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from botapi import app as composition
+from botapi import engines
 from botapi.auth.botsession import BadToken, BotConfig, Session, decode, encode, encode_hidden
 from botapi.auth.hmactoken import Secret
 from botapi.auth.signing import BadSignature, Purpose, sign, unsign
@@ -88,7 +89,7 @@ class Bodies:
             data_dir=folder, bot_archive=folder, hold_min_s=0.0, hold_max_s=0.0, **NO_LIMITS
         )
         clock, rng = FakeClock(), FakeRng()
-        store = composition.memory_store(Threads(), clock, rng)
+        store = engines.memory_store(Threads(), clock, rng)
         parts = composition.build(settings, store, Threads(), clock, rng)
         push_config(store, bots_cfg(), parent="", author="fuzz", now_ms=clock.now_ms())
         self.app = composition.create_app(parts)

@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from botapi import app as composition
+from botapi import engines
 from botapi.auth.botsession import SESSION_LIFE_MS
 from botapi.auth.keys import KIND, LOOK_AGAIN_S, OIDC, SESSION, SIGNING, read_keys
 from botapi.clock import SystemClock, SystemRng
@@ -174,7 +175,7 @@ class Fleet:
         )
         self.servers = []
         for _ in range(2):
-            store = composition.SqliteStore(tmp_path / "store", Threads(), self.clock, self.rng)
+            store = engines.SqliteStore(tmp_path / "store", Threads(), self.clock, self.rng)
             stack.callback(store.close)
             parts = composition.build(settings, store, Threads(), self.clock, self.rng)
             stack.callback(parts.release)
@@ -419,7 +420,7 @@ class Caller:
 def test_rotate_and_revoke_reach_two_server_processes(processes):
     """As by `skep keys`; the two minutes between the steps are put past by hand."""
     servers, apis = processes
-    database = composition.SqliteStore(servers[0].data, Threads(), SystemClock(), SystemRng())
+    database = engines.SqliteStore(servers[0].data, Threads(), SystemClock(), SystemRng())
     caller = Caller(servers, 4)
 
     def listed():

@@ -62,7 +62,7 @@ def one(seed):
     violations = check(result)
     total = Total(1, result.calls, result.turns, result.ends_at_s)
     total.faults = Counter(result.history.faults)
-    kind = result.ground.kinds().get("task")
+    kind = result.ground.contents().get("task")
     for tag, keys in (kind.tagged if kind is not None else {}).items():
         if tag.startswith("st:") and keys:
             total.states[tag[3:]] += len(keys)

@@ -639,7 +639,7 @@ class Checker:
     # at rest
 
     def _at_the_end(self):
-        kinds = self.result.ground.kinds()
+        kinds = self.result.ground.contents()
         stored = kinds["task"].packed if "task" in kinds else {}
         for (_who, uuid), task_id in self.created.items():
             there = any(

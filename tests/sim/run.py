@@ -195,9 +195,9 @@ class Sim:
     def _rests(self):
         if not all(client.is_over for client in self.people):
             return False
-        kind = self.ground.kinds().get("task")
+        kind = self.ground.contents().get("task")
         tagged = kind.tagged if kind is not None else {}
-        due = self.ground.kinds().get("due")
+        due = self.ground.contents().get("due")
         timers = () if due is None else due.keys
         if tagged.get("st:RUNNING") or any("!expire!" not in key for key in timers):
             return False

@@ -128,12 +128,12 @@ class Shared:
         call = Call(clock.now_ms(), "warm", "http://sim", Presented("127.0.0.1"))
         self.bot_version = handshake.handshake(parts.bots, call, request).body["bot_version"]
         for kind in ("bot", "event", "live"):
-            self._ground.kinds().pop(kind, None)
+            self._ground.contents().pop(kind, None)
         self._parts = parts
 
     def ground(self, clock, rng):
         """A fresh database with nothing but the configuration in it."""
-        return Ground(clock, rng, self._ground.kinds())
+        return Ground(clock, rng, self._ground.contents())
 
     def build(self, store, concurrency, clock, rng):
         """The real composition, given the parts that are the same for every seed."""

@@ -52,10 +52,10 @@ class Ground(MemoryStore):
         txn.commit()
         if changes and self.recorder is not None:
             self.recorder(getattr(fn, "label", ""), changes)
-        self._topics.publish(txn.topics)
+        self.topics.publish(txn.topics)
         return result
 
-    def kinds(self):
+    def contents(self):
         """Everything, to begin another store with."""
         return self._kinds
 

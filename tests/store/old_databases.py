@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from botapi import app as composition
+from botapi import engines
 from botapi.auth.access import new_api_key
 from botapi.concurrency import Threads
 from botapi.domain.permissions import Role
@@ -29,7 +30,7 @@ OUTPUT = b"hello from an earlier release\n"
 def write(data: Path) -> dict[str, str]:
     """A fleet of one bot: a finished task with output, a running and a pending one."""
     clock, rng = FakeClock(), FakeRng()
-    store = composition.open_store(Settings(data_dir=data), Threads(), clock, rng)
+    store = engines.open_store(Settings(data_dir=data), Threads(), clock, rng)
     parts = composition.build(
         Settings(data_dir=data, hold_min_s=5, hold_max_s=5), store, Threads(), clock, rng
     )

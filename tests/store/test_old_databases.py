@@ -6,6 +6,7 @@ import json
 import pytest
 
 from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 from botapi.settings import Settings
 from botapi.store import codec
@@ -25,7 +26,7 @@ def old(request, tmp_path):
     (data / "skep.db").write_bytes(gzip.decompress(packed))
     clock, rng = FakeClock(), FakeRng()
     settings = Settings(data_dir=data, hold_min_s=5, hold_max_s=5)
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     parts = composition.build(settings, store, Threads(), clock, rng)
     parts.concurrency.spawn(parts.offers.run)
     known = json.loads((FOLDER / f"{request.param}.json").read_text())

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 from tests.fakes.faulty_store import FaultyStore
 from tests.fakes.twice_store import TwiceStore
@@ -25,9 +25,9 @@ def open_store(name, folder, clock, rng):
     """A store by its name in the family; closed at the end."""
     kind, _, seed = name.partition("-")
     if kind == "sqlite":
-        store = composition.SqliteStore(folder, Threads(), clock, rng)
+        store = engines.SqliteStore(folder, Threads(), clock, rng)
     else:
-        store = composition.memory_store(Threads(), clock, rng)
+        store = engines.memory_store(Threads(), clock, rng)
     if kind == "twice":
         store = TwiceStore(store)
     elif kind == "faulty":

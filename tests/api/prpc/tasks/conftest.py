@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi import app as composition
+from botapi import engines
 from botapi.concurrency import Threads
 from tests.fakes.prpc_client import PrpcClient
 from tests.fakes.prpc_tasks import Tasks
@@ -10,7 +10,7 @@ from tests.fakes.prpc_tasks import Tasks
 
 @pytest.fixture
 def store(settings, clock, rng):
-    store = composition.open_store(settings, Threads(), clock, rng)
+    store = engines.open_store(settings, Threads(), clock, rng)
     yield store
     store.close()
 
