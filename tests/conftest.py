@@ -10,6 +10,12 @@ from botapi import engines
 from botapi.concurrency import Threads
 from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
+from tests.engines.emulator import emulator  # noqa: F401
+from tests.engines.postgres import (  # noqa: F401 - fixtures
+    _postgres_server,
+    postgres,
+    postgres_dsn,
+)
 from tests.factories import NO_LIMITS, bots_cfg
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import SimBot, flask_post
