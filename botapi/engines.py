@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.settings import Settings
+from botapi.store.breaker import Breaker
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Store, StoreError
@@ -21,8 +22,8 @@ class Absent(StoreError):
 
 
 def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
-    """The store that the settings name. Raises StoreError in one line."""
-    store = open_address(settings.store, settings, concurrency, clock, rng)
+    """The store that the settings name, behind a breaker. Raises StoreError in one line."""
+    store = Breaker(open_address(settings.store, settings, concurrency, clock, rng), clock)
     return FailingStore(store, parse(settings.fault)) if settings.fault else store
 
 

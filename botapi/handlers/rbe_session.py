@@ -1,5 +1,6 @@
 """The lease channel: opened, held for work, kept alive, closed (bot-api 1.11, 3.5)."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from botapi.domain.names import run_id
 from botapi.domain.task import Offer, TaskState
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
-from botapi.store.protocol import join_key
+from botapi.store.protocol import Outage, join_key
 from botapi.transactions.lease_session import close_lease_session, open_lease_session
 from botapi.transactions.offer_lease import outstanding_offer, return_offer
 
@@ -117,8 +118,9 @@ def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply:
         return Reply(body | ({"lease": {"id": lease.id, "state": state}} if state else {}))
     if status == "OK":
         body |= _hold(server, call, session, request)
-    if request.skep is not None and "lease" not in body and _has_news(server, call):
-        body["skep"] = {"poll": True}
+    if request.skep is not None and "lease" not in body:
+        with suppress(Outage):
+            body |= {"skep": {"poll": True}} if _has_news(server, call) else {}
     return Reply(body)
 
 
@@ -145,10 +147,20 @@ def _is_renamed(call: BotCall, session: LeaseSession) -> bool:
 def _hold(
     server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
 ) -> dict[str, object]:
-    """Wait for work; what that adds to the reply."""
+    """Wait for work; what that adds to the reply.
+
+    A store that went away meanwhile is no error: the bot asks again, and sees for itself.
+    """
     offer = _offer_of(server, session) or _wait(server, call, session, request)
     if offer is not None:
         return {"lease": _lease(offer)}
+    with suppress(Outage):
+        return _after_hold(server, session)
+    return {}
+
+
+def _after_hold(server: BotServer, session: LeaseSession) -> dict[str, object]:
+    """What a call that was held for nothing is told."""
     again = _open_session(server, session.bot_id, session.lease_session_id)
     if again is None:
         return {"status": "BOT_TERMINATING"}

@@ -9,7 +9,7 @@ from botapi.bot_call import FRESH_MS
 from botapi.handlers.rbe_session import LEASE_IDLE_MS
 from botapi.settings import Settings, SettingsError, load
 from botapi.store import codec
-from botapi.store.protocol import join_key
+from botapi.store.protocol import Outage, join_key
 from tests.handlers.configs import SERIAL, configure, group
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
 from tests.transactions.stores import dump, open_store
@@ -193,6 +193,20 @@ def test_held_call_returns_when_work_comes(parts, bot):
 
 
 @pytest.mark.spec("1.11.4.2", "1.11.2.4", "3.5.1.11")
+def test_held_call_is_answered_ok_when_the_store_goes_away_meanwhile(parts, bot, monkeypatch):
+    def away(*_args, **_more):
+        raise Outage("gone")
+
+    def wait(*_args):
+        monkeypatch.setattr(parts.store, "get", away)
+        monkeypatch.setattr(parts.config, "cached", away)
+
+    monkeypatch.setattr(parts.offers, "wait", wait)
+    reply = bot.update(nonblocking=False, skep={})
+    assert sorted(reply) == ["session", "status"]
+    assert reply["status"] == "OK"
+
+
 def test_active_lease_is_answered_active_then_cancelled_then_lost(parts, bot):
     request = submit(parts)
     lease = bot.update(nonblocking=False)["lease"]
