@@ -1,6 +1,12 @@
-"""JSON in one place: typed both ways, through msgspec."""
+"""JSON in one place: typed both ways, through msgspec.
+
+msgspec studies a type when it is first asked for it and shows its notes to other threads
+before they are complete: a thread that uses the type meanwhile crashes the process. So make
+whatever reads a type while a module is imported, which one thread does.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,15 +27,22 @@ def decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
     return msgspec.json.Decoder(kind)
 
 
+def reader(kind: type[T]) -> Callable[[object], T]:
+    """What makes a value of that type from dicts and lists, or raises WireError."""
+    decoder(kind)  # msgspec knows the type from now on
+    return partial(msgspec.convert, type=kind)
+
+
 def any_case(kind: type[T]) -> Callable[[bytes], T]:
     """As `decoder(kind).decode`, with the keys of `kind` known in any case (bot-api 0.3).
 
     A key in its own case wins over others. Free-form values keep their keys.
     """
     info = inspect.type_info(kind)
+    read = reader(kind)
 
     def decode(body: bytes) -> T:
-        return msgspec.convert(_folded(msgspec.json.decode(body), info), kind)
+        return read(_folded(msgspec.json.decode(body), info))
 
     return decode
 

@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from botapi.auth.oidc import check_form, verified_claims
 from botapi.auth.proof import Instance, Trust, Verified, refusal, shown
+from botapi.wire_json import WireError, reader
 
 HEADER = "X-Luci-Gce-Vm-Token"
 
@@ -27,6 +26,9 @@ class _Google:
     compute_engine: _ComputeEngine
 
 
+_read_google = reader(_Google)
+
+
 def verify_gce_vm_token(text: str, trust: Trust) -> Verified:
     """The instance that the token was made on. Raises Refusal, see `proof.Verifier`."""
     provider = trust.vm_provider
@@ -40,8 +42,8 @@ def verify_gce_vm_token(text: str, trust: Trust) -> Verified:
         said = ", ".join(claims.audiences)
         raise refusal(f"{HEADER}: made for {shown(said)}, no audience of gce_vm_tokens")
     try:
-        engine = msgspec.convert(claims.google, _Google).compute_engine
-    except msgspec.ValidationError:
+        engine = _read_google(claims.google).compute_engine
+    except WireError:
         raise refusal(f'{HEADER}: not in the format "full": it names no instance') from None
     if not engine.instance_name or not engine.project_id:
         raise refusal(f"{HEADER}: it names no instance and project")

@@ -41,6 +41,7 @@ from botapi.domain.manifest import (
 )
 from botapi.domain.rollout import Channels, Deployed, channels_of, expected_release
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, Store, join_key, prefix_range
+from botapi.wire_json import reader
 
 KIND = "archive"
 TOPIC = "archive"
@@ -56,6 +57,8 @@ LOOK_AGAIN_S = 30.0
 
 V = TypeVar("V")
 
+_read_deployed = reader(Deployed)
+
 
 def deployment_doc(deployed: Deployed) -> Doc:
     """The document `deployment`."""
@@ -65,7 +68,7 @@ def deployment_doc(deployed: Deployed) -> Doc:
 
 def read_deployment(doc: Doc | None) -> Deployed:
     """What `deployment` says; nothing yet when there is none."""
-    return Deployed() if doc is None else msgspec.convert(doc.body, Deployed)
+    return Deployed() if doc is None else _read_deployed(doc.body)
 
 
 def versions_doc(versions: Mapping[str, tuple[str, int]]) -> Doc:

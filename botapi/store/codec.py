@@ -5,7 +5,7 @@ does not know is kept when a document is rewritten (`was`), so that an older ser
 drop what a newer one wrote.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from botapi.domain.task import (
     TaskState,
 )
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, join_key, prefix_range
+from botapi.wire_json import reader
 
 T = TypeVar("T")
 
@@ -86,8 +87,18 @@ def _body(value: object, was: Doc | None = None) -> dict[str, Any]:
     return body
 
 
+_READERS: dict[type, Callable[[object], Any]] = {
+    kind: reader(kind)
+    for kind in (
+        *(Bot, BotEvent, LeaseSession, LiveBot, Offer),
+        *(OutputPosition, PendingSlice, Queue, Task, TaskRequest),
+    )
+}
+
+
 def _read(doc: Doc, kind: type[T]) -> T:
-    return msgspec.convert(doc.body, kind)
+    value: T = _READERS[kind](doc.body)
+    return value
 
 
 def newest_first(ms: int) -> str:
