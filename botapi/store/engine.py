@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
+from botapi import metrics
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency, native_lock
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
@@ -18,13 +21,22 @@ from botapi.store.protocol import (
 from botapi.store.retry import Transactions
 from botapi.store.topics import ANY_TOPIC, Topics
 
+READS = ("get", "scan", "scan_keys", "find", "count")
+
 
 class Engine(Transactions):
     """A store that belongs to the process that opened it.
 
     An engine adds `attempt`, the reads, `capabilities` and `release`, calls
     `transact(check_schema, …)` once it is open, and `topics.publish` after each commit.
+    Its reads are timed.
     """
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name in READS:
+            if name in cls.__dict__:
+                setattr(cls, name, _timed(name, cls.__dict__[name]))
 
     def __init__(self, concurrency: Concurrency, clock: Clock, rng: Rng | None = None) -> None:
         super().__init__(concurrency, clock, rng)
@@ -75,8 +87,23 @@ class Engine(Transactions):
             raise Outage("the store is closed")
 
 
+def _timed(op: str, read: Callable[..., Any]) -> Callable[..., Any]:
+    """The read, its time noted whatever comes of it."""
+    observe = metrics.operation(op).seconds.observe
+
+    @wraps(read)
+    def timed(self: Engine, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as the read
+        began = self.clock.monotonic()
+        try:
+            return read(self, *args, **more)
+        finally:
+            observe(self.clock.monotonic() - began)
+
+    return timed
+
+
 def check_schema(txn: Txn) -> None:
-    """Write the schema number into a new database; refuse one that is newer than this code."""
+    """Write the schema number into a new database; refuse one that is too new or too old."""
     (doc,) = txn.get(SCHEMA_KIND, SCHEMA_KEY)
     if doc is None:
         txn.insert(SCHEMA_KIND, Doc(SCHEMA_KEY, {"number": SCHEMA_NUMBER}))
@@ -84,4 +111,9 @@ def check_schema(txn: Txn) -> None:
         raise SchemaMismatch(
             f"the database needs schema {doc.body['number']}; "
             f"this Skep knows schema {SCHEMA_NUMBER} and older ones"
+        )
+    elif doc.body["number"] < schema.OLDEST_READ:
+        raise SchemaMismatch(
+            f"the database has schema {doc.body['number']}, this Skep needs at least "
+            f"{schema.OLDEST_READ}: run an older release and skep store upgrade first"
         )

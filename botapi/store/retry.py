@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from botapi import metrics
 from botapi.clock import Clock, Rng, SystemRng
 from botapi.concurrency import Concurrency
 from botapi.store.documents import check_limit, parts
-from botapi.store.protocol import Ambiguous, Conflict, Doc, Key, Txn
+from botapi.store.protocol import Ambiguous, Conflict, Doc, Key, Outage, Txn
 
 T = TypeVar("T")
 
@@ -93,13 +94,33 @@ class Transactions(ABC):
 
     def until_done(self, fn: Callable[[EngineTxn], T], label: str, deadline_s: float) -> T:
         """Attempt fn until it commits, fails in a final way, or the deadline is over."""
+        began = self.clock.monotonic()
+        staged, measured = metrics.Staged(fn), metrics.operation(label)
+        try:
+            result = self._repeat(staged, measured, label, deadline_s)
+        finally:
+            measured.seconds.observe(self.clock.monotonic() - began)
+        measured.committed.inc()
+        staged.committed()
+        return result
+
+    def _repeat(
+        self,
+        fn: Callable[[EngineTxn], T],
+        measured: metrics.Operation,
+        label: str,
+        deadline_s: float,
+    ) -> T:
         end = self.clock.monotonic() + deadline_s
         tries = 0
         while True:
             tries += 1
             try:
                 return self.attempt(fn, timeout_s=max(0.0, end - self.clock.monotonic()))
-            except (Conflict, Ambiguous) as error:
+            except Exception as error:
+                measured.lost(_outcome(error))
+                if not isinstance(error, (Conflict, Ambiguous)):
+                    raise
                 left = end - self.clock.monotonic()
                 if left <= 0:
                     error.add_note(f"{label}: gave up after {tries} tries in {deadline_s} s")
@@ -110,6 +131,15 @@ class Transactions(ABC):
     def _pause_s(self, tries: int) -> float:
         """Full jitter: anything up to a bound that doubles, so that rivals spread out."""
         return self.rng.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tries, 10)))
+
+
+def _outcome(error: Exception) -> str:
+    """How a try ended that did not commit, in one word of few."""
+    if isinstance(error, Conflict):
+        return "conflict"
+    if isinstance(error, Ambiguous):
+        return "ambiguous"
+    return "outage" if isinstance(error, Outage) else "failed"
 
 
 def _put_all(docs: list[tuple[str, Doc]], txn: Txn) -> None:
