@@ -8,6 +8,7 @@ through a thread made with `start_native`.
 
 import _thread
 import logging
+import select
 import socket
 import threading
 from _queue import SimpleQueue  # the C type itself: gevent never replaces it
@@ -31,6 +32,8 @@ _start_new_thread = gevent.monkey.get_original("_thread", "start_new_thread")
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _socket = gevent.monkey.get_original("socket", "socket")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
+_poll = gevent.monkey.get_original("select", "poll")
+_getaddrinfo = gevent.monkey.get_original("socket", "getaddrinfo")
 
 
 class Event(Protocol):
@@ -128,6 +131,18 @@ def native_datagram_socket() -> socket.socket:
     """A Unix datagram socket for native threads: it blocks the thread, never the loop."""
     made: socket.socket = _socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     return made
+
+
+def native_poll() -> "select.poll":
+    """A poll object for native threads: waiting with it blocks the thread, never the loop."""
+    made: select.poll = _poll()
+    return made
+
+
+def native_addresses(host: str) -> list[str]:
+    """The numeric addresses of a host, for native threads. Raises OSError."""
+    found = _getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 class Threads:
