@@ -30,6 +30,7 @@ COMMANDS = {
     "serve": Target("botapi.serve:serve", "Run the server."),
     "backup": Target("botapi.backup:backup", "Save everything while the server goes on."),
     "restore": Target("botapi.backup:restore", "Make a data folder out of a backup."),
+    "store": Target("botapi.move:store", "Copy a database to another engine, or check one."),
     "settings": Target("botapi.ctl.settings:settings", "Show the settings and their origin."),
     "run": Target("botapi.ctl.run:run", "Submit a task."),
     "trigger": Target("botapi.ctl.run:run", "The original's name of run."),

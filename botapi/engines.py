@@ -11,6 +11,7 @@ from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.settings import Settings
 from botapi.store.breaker import Breaker
+from botapi.store.copying import is_unfinished
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Store, StoreError
@@ -23,7 +24,11 @@ class Absent(StoreError):
 
 def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
     """The store that the settings name, behind a breaker. Raises StoreError in one line."""
-    store = Breaker(open_address(settings.store, settings, concurrency, clock, rng), clock)
+    opened = open_address(settings.store, settings, concurrency, clock, rng)
+    if is_unfinished(opened):
+        opened.close()
+        raise StoreError("the store holds a copy that broke off: skep store copy --resume ends it")
+    store = Breaker(opened, clock)
     return FailingStore(store, parse(settings.fault)) if settings.fault else store
 
 

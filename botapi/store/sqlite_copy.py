@@ -11,6 +11,8 @@ from botapi.store.protocol import SCHEMA_NUMBER, SchemaMismatch, StoreError
 PAGES = 4_096
 """Pages copied in one step; between two steps others may write."""
 KIND_PREFIX = "d_"
+MAX_DAMAGE = 20
+"""Most lines that SQLite gives of a damaged database."""
 
 
 def copy_database(data_dir: Path, target: Path) -> None:
@@ -54,6 +56,16 @@ def check_database(path: Path) -> dict[str, int]:
             }
     except sqlite3.Error as error:
         raise StoreError(f"{path}: is no database of Skep: {error}") from None
+
+
+def damage(path: Path) -> list[str]:
+    """What SQLite finds wrong in a database, which may be in use; empty when nothing is."""
+    try:
+        with closing(sqlite_files.connect(path)) as con:
+            said = [row[0] for row in con.execute(f"PRAGMA integrity_check({MAX_DAMAGE})")]
+    except sqlite3.Error as error:
+        return [f"{path}: is no database of Skep: {error}"]
+    return [] if said == ["ok"] else said
 
 
 def _check_schema(con: sqlite3.Connection, path: Path) -> None:
