@@ -1,16 +1,20 @@
-"""What a child process of the SQLite tests does: `python -m tests.store.child <role> <folder> …`.
+"""What a child process of the store tests does: `python -m tests.store.child <address> <role> …`.
 
-It tells its parent by lines on standard output, each written with one system call.
+The address is one that `botapi.engines.open_address` knows. A child tells its parent by lines
+on standard output, each written with one system call. `python -m tests.store.child serve FD`
+is one that stays: it reads orders, `[address, role, arguments …]` in JSON, from standard input,
+and ends each with a line `end`; over FD, one half of a socket pair, it meets its twin.
 """
 
+import json
 import os
+import socket
 import sys
 import threading
-from pathlib import Path
+from contextlib import suppress
 
-from botapi.clock import SystemClock
-from botapi.concurrency import Threads
-from botapi.store.sqlite import SqliteStore
+from tests.store.conformance import schedules
+from tests.store.conformance.durable import opened
 from tests.store.conformance.support import doc, increment, keys_of
 
 LIMIT_S = 30.0
@@ -33,7 +37,7 @@ def claim(store, name, threads, wait=""):
         return keys_of(docs)
 
     def drain():
-        while got := store.take("pend", [("q!", 'q"')], 2, work, label="claim"):
+        while got := store.take("pend", [("q!", 'q"')], 2, work, label="claim", deadline_s=60.0):
             say(*got)
 
     if wait:
@@ -50,6 +54,17 @@ def count(store, times, threads):
             increment(store)
 
     in_threads(work, int(threads))
+
+
+def insert(store, name, keys):
+    """Insert these keys, each alone; a line for each that this child was the first to insert."""
+    for number in range(int(keys)):
+        key = f"k{number:04}"
+        with suppress(schedules.AlreadyExists):
+            store.transact(
+                lambda txn, key=key: txn.insert("thing", doc(key, by=name)), label="insert"
+            )
+            say(key)
 
 
 def write(store, name, threads):
@@ -89,7 +104,7 @@ def echo(store, topic, reply):
 
 
 def notify_and_die(store, topic):
-    """Commit, then die before the datagram is sent: nobody hears, everybody can see."""
+    """Commit, then die before SQLite's datagram is sent: nobody hears, everybody can see."""
 
     def work(txn):
         txn.put("thing", doc("k"))
@@ -100,6 +115,43 @@ def notify_and_die(store, topic):
     threading.Event().wait(LIMIT_S)
 
 
+def schedule(store, name, number, who, prefix, patience_s):
+    """One side of a forced schedule, met over the socket pair; a line that says the result."""
+    twin = Twin.here
+    twin.begin(prefix)
+    wanted = schedules.schedules(schedules.CASES[name])[number]
+    encounter = schedules.Encounter(wanted, who, twin.signal, twin.await_signal, patience_s)
+    encounter.begin()
+    try:
+        result = schedules.perform(store, name, who, prefix, encounter.pause)
+    finally:
+        encounter.end()
+    exists = isinstance(result, schedules.AlreadyExists)
+    say(json.dumps({"exists": True} if exists else {"result": result}))
+
+
+class Twin:
+    """The other child: signals carry the name of the run, so that late ones are dropped."""
+
+    here = None
+
+    def __init__(self, number):
+        self._socket = socket.socket(fileno=number)
+        self._run = b""
+
+    def begin(self, run):
+        self._run = run.encode()
+
+    def signal(self):
+        self._socket.send(self._run)
+
+    def await_signal(self, seconds):
+        self._socket.settimeout(seconds)
+        with suppress(TimeoutError):
+            while self._socket.recv(200) != self._run:
+                pass
+
+
 def in_threads(work, number):
     threads = [threading.Thread(target=work) for _ in range(number)]
     for thread in threads:
@@ -108,10 +160,28 @@ def in_threads(work, number):
         thread.join()
 
 
-def main(role, folder, *arguments):
-    store = SqliteStore(Path(folder), Threads(), SystemClock())
-    globals()[role](store, *arguments)
-    store.close()
+def serve(number):
+    """Carry out orders until standard input ends; a database stays open for the next order."""
+    Twin.here = Twin(int(number))
+    at, store = "", None
+    for line in sys.stdin:
+        address, role, *arguments = json.loads(line)
+        if address != at:
+            if store is not None:
+                store.close()
+            at, store = address, opened(address).thing
+        globals()[role](store, *arguments)
+        say("end")
+    if store is not None:
+        store.close()
+
+
+def main(address, role, *arguments):
+    if address == "serve":
+        serve(role)
+        return
+    with opened(address) as store:
+        globals()[role](store, *arguments)
     say("end")
 
 

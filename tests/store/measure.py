@@ -94,7 +94,7 @@ def queries(store):
 def claims(folder, processes=4, threads=16, documents=20_000):
     with closing(SqliteStore(folder, Threads(), SystemClock())) as store:
         store.write_many(("pend", doc(f"q!{n:06}")) for n in range(documents))
-    command = [sys.executable, "-m", "tests.store.child", "claim", folder]
+    command = [sys.executable, "-m", "tests.store.child", f"sqlite:{folder}", "claim"]
     children = [
         subprocess.Popen(
             [*command, str(number), str(threads), "wait"],

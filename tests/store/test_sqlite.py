@@ -66,15 +66,6 @@ class TestSqliteStoreFaulty(StoreConformance):
         return FaultyStore(sqlite, seed=1, before=0.1)
 
 
-def test_documents_are_there_when_database_is_opened_again(tmp_path):
-    written = doc("k", "tag", expire_at=5, n=1)
-    with opened(tmp_path) as store:
-        put(store, "thing", written)
-    with opened(tmp_path) as store:
-        assert store.get("thing", "k") == [written]
-        assert store.count("thing", [any_of("tag")], up_to=9) == 1
-
-
 def test_second_store_shares_the_database_when_both_are_open(tmp_path):
     with opened(tmp_path) as one, opened(tmp_path) as other:
         put(one, "thing", doc("a"))
@@ -84,10 +75,10 @@ def test_second_store_shares_the_database_when_both_are_open(tmp_path):
         assert other.count("thing", [any_of("first tag of the kind")], up_to=9) == 0
 
 
-def test_newer_schema_is_refused_with_the_number_it_needs(tmp_path):
+def test_newer_schema_leaves_no_socket_behind(tmp_path):
     with opened(tmp_path) as store:
         put(store, "schema", Doc("ACTIVE", {"number": SCHEMA_NUMBER + 3}))
-    with pytest.raises(SchemaMismatch, match=f"needs schema {SCHEMA_NUMBER + 3}"):
+    with pytest.raises(SchemaMismatch):
         SqliteStore(tmp_path, Threads(), SystemClock())
     assert list((tmp_path / "wake").iterdir()) == []
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from botapi.store.protocol import AlreadyExists, Doc
-from tests.store.conformance.support import keys_of
+from tests.store.conformance.support import Effort, keys_of
 
 KEYS = st.sampled_from(["a", "a!", "a!b", 'a"', "aa", "b", "é", "☃", "𝄞", "~"])
 TAGS = st.frozensets(st.sampled_from(["t1", "t2", "t3"]), max_size=3)
@@ -148,14 +148,14 @@ class StoreMachine(RuleBasedStateMachine):
         return [self.model[key] for key in keys if lo.encode() <= key.encode() < hi.encode()]
 
 
-class Model:
+class Model(Effort):
     @pytest.mark.slow
     def test_engine_agrees_with_a_dictionary_over_random_histories(self, store):
         run_state_machine_as_test(
             lambda: StoreMachine(store),
             settings=settings(
-                max_examples=40,
-                stateful_step_count=20,
+                max_examples=self.model_examples,
+                stateful_step_count=self.model_steps,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),

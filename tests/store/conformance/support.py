@@ -10,6 +10,24 @@ LIMIT_S = 20.0
 """How long a test waits for what must happen, before it fails."""
 
 
+class Effort:
+    """How much is done, never what: a class of tests of a slow engine sets its own numbers."""
+
+    patience_s = 0.02
+    """How long one of two waits for the other where the engine may hold that one back."""
+    model_examples = 40
+    model_steps = 20
+    races = 15
+    many = 1_200
+    """Documents of a test that wants more than one part, page or answer of any engine."""
+    big_docs = 24
+    """Documents of almost the largest size, in one write_many."""
+    crowd = 2_000
+    """Documents that four processes claim."""
+    rounds = 50
+    """What each thread of each process does, one after the other."""
+
+
 def doc(key, *tags, expire_at=None, **body):
     return Doc(key, body, frozenset(tags), expire_at)
 
@@ -69,9 +87,10 @@ def together(*functions):
 class Meeting:
     """Makes transactions overlap where the engine lets them, and gives up at once where not."""
 
-    def __init__(self, people=2):
+    def __init__(self, people=2, patience_s=0.02):
         self._barrier = threading.Barrier(people)
+        self._patience_s = patience_s
 
     def wait(self):
         with suppress(threading.BrokenBarrierError):
-            self._barrier.wait(0.02)
+            self._barrier.wait(self._patience_s)

@@ -4,14 +4,14 @@ import pytest
 
 from botapi.store.documents import MAX_TXN_DOCS
 from botapi.store.protocol import AlreadyExists, TooLarge
-from tests.store.conformance.support import any_of, doc, put
+from tests.store.conformance.support import Effort, any_of, doc, put
 
 
 class Boom(Exception):
     """Not known to any store."""
 
 
-class TransactionRules:
+class TransactionRules(Effort):
     def test_transact_returns_what_the_function_returns(self, store):
         assert store.transact(lambda txn: ("a", 1), label="test") == ("a", 1)
 
@@ -167,8 +167,8 @@ class TransactionRules:
         assert store.capabilities().max_txn_docs <= MAX_TXN_DOCS
 
     def test_write_many_puts_everything_when_it_takes_several_parts(self, store):
-        written = [("thing", doc(f"k{n:04}", "t", n=n)) for n in range(1_200)]
+        written = [("thing", doc(f"k{n:04}", "t", n=n)) for n in range(self.many)]
         store.write_many(iter([*written, ("other", doc("x"))]))
         store.write_many(written[:3])
-        assert store.count("thing", [any_of("t")], up_to=9_999) == 1_200
+        assert store.count("thing", [any_of("t")], up_to=9_999) == self.many
         assert store.get("other", "x") == [doc("x")]

@@ -1,0 +1,18 @@
+"""Every engine that declares so is durable and shared by real processes."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.store.conformance import SharedConformance
+
+pytestmark = pytest.mark.slow
+
+
+class TestSharedSqlite(SharedConformance):
+    @pytest.fixture
+    def address(self, tmp_path):
+        yield f"sqlite:{tmp_path / 'data'}"
+        with closing(sqlite3.connect(tmp_path / "data" / "skep.db")) as con:
+            assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
