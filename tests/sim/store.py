@@ -124,8 +124,8 @@ class View(Transactions):
         self._turn("find")
         return self._ground.count(kind, all_of, up_to=up_to)
 
-    def until_done(self, fn, label, deadline_s):
-        return super().until_done(_Labelled(fn, label), label, deadline_s)
+    def _repeat(self, fn, measured, label, *limits):
+        return super()._repeat(_Labelled(fn, label), measured, label, *limits)
 
     def attempt(self, fn, *, timeout_s):
         self._turn(fn.label)
