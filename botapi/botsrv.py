@@ -15,6 +15,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.wrappers import Request
 
+from botapi import logs
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
 from botapi.auth.oidc_issuer import CONFIGURATION_PATH, JWKS_PATH
 from botapi.blobs.transfer import Piece
@@ -292,6 +293,7 @@ class BotRoutes:
 
     def _bot_call(self, token: str, session: Session, call: Call) -> BotCall:
         """Steps 9 to 13 of bot-api 0.4: what is stored of the bot whose session this is."""
+        logs.note(bot_id=session.bot_id)
         identity = self._server.authorize_session(session, call)
         (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
         if doc is None:
@@ -342,13 +344,15 @@ class Gate:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """WSGI."""
-        answer = None
+        answer, route = None, ""
         if environ["REQUEST_METHOD"] == "POST":
-            answer = self.answers.get(self._route_of(environ["PATH_INFO"]))
+            route = self._route_of(environ["PATH_INFO"])
+            answer = self.answers.get(route)
         if answer is None:
             return self.inner(environ, start_response)
         http = Request(environ)
         request_id = self.door.request_id(http)
+        self.door.learn(http, request_id, route)
         response = answer(http, request_id)
         finish(response, request_id)
         return response(environ, start_response)

@@ -12,6 +12,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
+from botapi import logs, metrics
 from botapi.auth.credentials import Presented, client_ip
 from botapi.clock import Clock, Rng
 from botapi.domain.errors import Code, Refusal
@@ -48,6 +49,17 @@ VERBS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 READS = frozenset({"GET", "HEAD"})
 BOTS = "bots"
 """The blueprint in whose answers 403 means a bad credential; to people it says "not yours"."""
+BOT_CALLS = "/swarming/api/v1/bot/"
+ROUTE = "skep.route"
+"""Where a request keeps its address with names for what changes, as `/tasks/<task_id>`."""
+NO_ROUTE = "none"
+ROUTINE = frozenset(
+    {
+        *(BOT_CALLS + name for name in ("poll", "rbe/session/update", "task_update")),
+        *("/healthz", "/readyz", "/metrics"),
+    }
+)
+"""What is asked all the time: `SKEP_ACCESS_LOG=quiet` leaves it out where it went well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +124,13 @@ class Door:
         """Give every request an id and every answer its headers."""
         app.before_request(self._begin)
         app.after_request(self._end)
-        app.wsgi_app = _closing(app.wsgi_app)  # type: ignore[assignment, method-assign]  # Flask's own advice
+        app.wsgi_app = self._observed(_closing(app.wsgi_app))  # type: ignore[assignment, method-assign]  # Flask's own advice
 
     def _begin(self) -> None:
         g.request_id = self.request_id(request)
+        self.learn(request, g.request_id, request.url_rule.rule if request.url_rule else NO_ROUTE)
+        path = request.view_args or {}
+        logs.note(**{name: path[name] for name in ("bot_id", "task_id") if name in path})
         if request.blueprint:  # whose error handler answers a refusal
             self.limits.admit(self.address(request))
 
@@ -124,6 +139,55 @@ class Door:
         if response.status_code != 403 or request.blueprint == BOTS:
             self.limits.note(self.address(request), response.status_code)
         return response
+
+    def learn(self, http: Request, request_id: str, route: str) -> None:
+        """Which request this is, for what is counted and logged of it."""
+        http.environ[ROUTE] = route
+        logs.note(request_id=request_id)
+
+    def _observed(self, app: WSGIApplication) -> WSGIApplication:
+        """Count, time and log every request."""
+        monotonic = self.clock.monotonic
+
+        def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            began, code = monotonic(), "500"
+            logs.begin()
+
+            def start(status: str, headers: Headers, *error: Any) -> Callable[[bytes], object]:
+                nonlocal code
+                code = status[:3]
+                return start_response(status, headers, *error)
+
+            try:
+                return app(environ, start)
+            finally:
+                self._seen(environ, code, monotonic() - began)
+
+        return call
+
+    def _seen(self, environ: WSGIEnvironment, code: str, seconds: float) -> None:
+        """An answer is ready; what is left to send of it is not in its time."""
+        route, method = environ.get(ROUTE, NO_ROUTE), environ["REQUEST_METHOD"]
+        method = method if method in VERBS else metrics.OTHER
+        metrics.HTTP_REQUESTS[route, method, code].inc()
+        metrics.HTTP_SECONDS[route,].observe(seconds)
+        if code in {"401", "403"}:
+            reason = "unauthenticated" if code == "401" else "denied"
+            metrics.AUTH_FAILURES[_shown(environ, route), reason].inc()
+        wanted = self.settings.access_log
+        if wanted == "quiet" and route in ROUTINE and code < "400":
+            return
+        if wanted != "off":
+            http = Request(environ)
+            fields = logs.event(
+                "http_request",
+                method=method,
+                route=route,
+                code=int(code),
+                duration_ms=round(seconds * 1000, 3),
+                address=self.address(http),
+            )
+            log.info("%s %s %s", method, route, code, extra=fields)
 
     def address(self, http: Request) -> str:
         """The client's address, through the trusted proxies."""
@@ -191,6 +255,15 @@ def internal_error(request_id: str) -> Response:
     log.exception("request %s failed", request_id)
     line = f"rpc error: code = Internal desc = internal error, request {request_id}\n"
     return Response(line, 500, content_type="text/plain; charset=utf-8")
+
+
+def _shown(environ: WSGIEnvironment, route: str) -> str:
+    """By what means the caller of a refused request wanted to be known."""
+    if route.startswith(BOT_CALLS):
+        return "bot"
+    if "HTTP_AUTHORIZATION" in environ:
+        return "bearer"
+    return "cookie" if "HTTP_COOKIE" in environ else "none"
 
 
 def _closing(app: WSGIApplication) -> WSGIApplication:

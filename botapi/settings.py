@@ -157,7 +157,7 @@ _blobs = Kind("disk, or gs://bucket/prefix", _parse_blobs)
 _store = Kind(
     "sqlite, postgresql://user:password@host/database, or datastore://project", _parse_store
 )
-_log_format = _choice("json", "console")
+_log_format = _choice("json", "logfmt", "console")
 
 
 def _terminal_log_format() -> str:
@@ -292,6 +292,17 @@ class Settings:
     )
     log_level: str = _server(
         _choice("debug", "info", "warning", "error"), "info", "least level that is logged"
+    )
+    access_log: str = _server(
+        _choice("off", "quiet", "all"),
+        "quiet",
+        "which requests are logged; `quiet` leaves out what bots and probes ask all the time and "
+        "is answered well",
+    )
+    metrics_from: tuple[IPNetwork, ...] = _server(
+        _networks,
+        "127.0.0.0/8, ::1/128",
+        "networks from which `/metrics` is read without a credential (docs/observability.md)",
     )
     fault: str = _server(
         _text, "", "fault to inject for tests, such as `claim.before_commit:kill@3`"

@@ -69,7 +69,7 @@ def test_settings_are_read_from_the_environment():
         ({"SKEP_ANONYMOUS_READ": "perhaps"}, "give 1, true, yes, on, 0, false, no or off"),
         ({"SKEP_BEHIND_PROXY": "10.0.0"}, "give networks such as 10.0.0.0/8"),
         ({"SKEP_SERVER": "skep.example"}, "give a URL that starts with http:// or https://"),
-        ({"SKEP_LOG_FORMAT": "xml"}, "give one of json, console"),
+        ({"SKEP_LOG_FORMAT": "xml"}, "give one of json, logfmt, console"),
         ({"SKEP_HOLD_MIN_S": "50"}, "give at most SKEP_HOLD_MAX_S, which is 45"),
         ({"SKEP_TLS_KEY": "k.pem"}, "give SKEP_TLS_CERT and SKEP_TLS_KEY together"),
         ({"SKEP_TOKEN_FILE": "/absent"}, "SKEP_TOKEN_FILE=/absent: No such file"),

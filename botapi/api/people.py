@@ -8,6 +8,7 @@ kind with an hour's life, made for the scripts of pages, which send no cookies.
 
 from dataclasses import dataclass
 
+from botapi import logs
 from botapi.api.parts import ApiParts
 from botapi.auth.access import ApiKey, bad_api_key, bearer
 from botapi.auth.directory import SESSION_LIFE_S, SESSIONS, Session, User
@@ -60,6 +61,12 @@ def person_of_call(parts: ApiParts, authorization: str, cookie: str) -> Person:
     return person or anybody(parts) or _raise_no_key()
 
 
+def _noted(person: Person) -> Person:
+    """The log lines of this request say who it is."""
+    logs.note(actor=person.name)
+    return person
+
+
 def caller_of_call(parts: ApiParts, authorization: str) -> Caller:
     """Who makes a call that takes no cookie and lets nobody in as `anonymous:anonymous`.
 
@@ -81,7 +88,7 @@ def _person_of_bearer(parts: ApiParts, presented: str) -> Person:
             )
         return person
     key, caller = parts.directory.of_api_key(presented)
-    return Person(caller, key=key)
+    return _noted(Person(caller, key=key))
 
 
 def no_key() -> Refusal:
@@ -185,7 +192,7 @@ def _person_of_signed(
     if found is None:
         return None
     session, key, caller = found
-    return Person(caller, session.session_id, key)
+    return _noted(Person(caller, session.session_id, key))
 
 
 def access_token(parts: ApiParts, session_id: str) -> tuple[str, int]:

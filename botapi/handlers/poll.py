@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, assert_never
 
+from botapi import logs, metrics
 from botapi.auth.botsession import (
     SESSION_LIFE_MS,
     BadToken,
@@ -158,7 +159,10 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         if facts.token is not Presented.SUPERSEDED:
             server.last_seen.touch(facts.bot_id, call.now_ms, state=state)
         server.polls.add(facts.bot_id, _own_session_id(facts), uuid)
-    return _reply(server, call, facts, request, decision)
+    reply = _reply(server, call, facts, request, decision)
+    pool = metrics.pool_label(next(iter(facts.group.dimensions.get("pool", ())), ""))
+    metrics.POLLS[pool, str(reply.body["cmd"])].inc()
+    return reply
 
 
 def _all_asleep(server: BotServer, call: Call, request: PollRequest, max_s: float) -> Reply:
@@ -172,6 +176,7 @@ def _all_asleep(server: BotServer, call: Call, request: PollRequest, max_s: floa
         server.last_seen.touch(session.bot_id, call.now_ms)
     duration = sleep_s(FOREVER_STREAK, max_s, server.rng.uniform(0, 1))
     body: dict[str, object] = {"cmd": "sleep", "duration": round(duration, 3)}
+    metrics.POLLS["none", "sleep"].inc()
     if request.skep is not None:
         body["skep"] = skep_settings(server.settings)
     return Reply(body)
@@ -184,6 +189,7 @@ def _read(server: BotServer, call: Call, request: PollRequest) -> _Facts:
     claimed_id = (dims.get("id") or [""])[0]
     check_bot_id(claimed_id)
     bot_id = session.bot_id if session is not None else claimed_id
+    logs.note(bot_id=bot_id)
     snapshot = (
         server.config.fresh_enough(session.last_seen_config_ms)
         if session is not None
