@@ -157,7 +157,7 @@ class BotServer:
     def stamp(self, call: Call, event_id: str = "") -> Stamp:
         """Time and event id of a transaction made for this call."""
         keep_ms = self.settings.event_retention_days * DAY_MS
-        return Stamp(call.now_ms, event_id or call.request_id, keep_ms)
+        return Stamp(call.now_ms, event_id or call.request_id, keep_ms, self.settings.contact_s)
 
     def refreshed(self, session: Session, call: Call) -> Session:
         """The session with a new life of an hour (bot-api 2.6)."""

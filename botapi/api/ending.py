@@ -168,7 +168,8 @@ def delete(parts: ApiParts, caller: Caller, bot_id: str, reason: str) -> None:
     The caller of this function has checked permission.
     """
     now_ms = parts.clock.now_ms()
-    stamp = Stamp(now_ms, parts.new_id(), parts.settings.event_retention_days * DAY_MS)
+    keep_ms = parts.settings.event_retention_days * DAY_MS
+    stamp = Stamp(now_ms, parts.new_id(), keep_ms, parts.settings.contact_s)
     asking = Actor(caller.name, one_line(reason), parts.new_id())
     if bot_id_problem(bot_id) or not delete_bot(parts.store, bot_id, asking, stamp):
         raise Refusal(Code.NOT_FOUND, f'there is no bot "{bot_id[:BOT_ID_CHARS]}"')

@@ -21,7 +21,11 @@ class EndedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is said about the end. `duration_s` and `exit_code` come together or not at all."""
+    """What is said about the end. `duration_s` and `exit_code` come together or not at all.
+
+    `may_run_on_s`: for so long, and its grace, the bot's process may go on with the run,
+    since it has not said itself that it is over; 0 when it has, or was silent for long.
+    """
 
     by: EndedBy
     exit_code: int | None = None
@@ -36,6 +40,7 @@ class Ending:
     missing_cas: tuple[CasReference, ...] = ()
     missing_cipd: tuple[CipdPackage, ...] = ()
     performance: PerformanceStats | None = None
+    may_run_on_s: float = 0.0
 
     @property
     def is_client_error(self) -> bool:

@@ -51,5 +51,5 @@ def stage_end(
     txn.put(codec.RUN_TIME, codec.run_time_doc(task, codec.RunTime.COMPLETED))
     txn.put(codec.OUTPOS, codec.output_position_doc(task.task_id, sealed, position_was))
     txn.notify(f"task!{task.task_id}")
-    stage_after_end(txn, task, now_ms)
+    stage_after_end(txn, task, now_ms, ending.may_run_on_s)
     return Finished(task, changed=True)

@@ -1,7 +1,8 @@
 """What an end sets in motion, written down in the same transaction as the end.
 
-Each is a timer that is due at once: it survives every process, and the sweeper that holds
-the duty hears of it right after the commit.
+Each is a timer: it survives every process. Most are due at once, and the sweeper that holds
+the duty hears of them right after the commit. A retry waits until the process that had the
+run can run it no more.
 """
 
 from collections.abc import Mapping
@@ -34,11 +35,21 @@ def stage_children(txn: Txn, task: Task, now_ms: int) -> None:
         stage_now(txn, CHILDREN, task.task_id, now_ms, {})
 
 
-def stage_after_end(txn: Txn, task: Task, now_ms: int) -> None:
-    """What follows when this task has just ended: no children left, perhaps a retry."""
+def stage_after_end(txn: Txn, task: Task, now_ms: int, may_run_on_s: float = 0.0) -> None:
+    """What follows when this task has just ended: no children left, perhaps a retry.
+
+    `may_run_on_s`: its bot may go on with it for so long, and then for its grace period.
+    """
     stage_children(txn, task, now_ms)
     if task.state is not TaskState.BOT_DIED:
         return
     (doc,) = txn.get(codec.REQ, codec.task_key(task.task_id))
-    if doc is not None and deserves_retry(task, codec.read_request(doc)):
+    request = None if doc is None else codec.read_request(doc)
+    if request is None or not deserves_retry(task, request):
+        return
+    if not may_run_on_s:
         stage_now(txn, RETRY, task.task_id, now_ms, {})
+        return
+    wait_s = may_run_on_s + request.slices[task.slice_index].grace_period_s
+    key = codec.due_key(now_ms + int(wait_s * 1000), RETRY, task.task_id)
+    txn.put(codec.DUE, Doc(key, {}))

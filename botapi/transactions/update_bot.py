@@ -15,12 +15,15 @@ from botapi.domain.bot_event import (
     new_bot,
 )
 from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.contact import DEFAULT_CONTACT_S, may_run_on_s
 from botapi.domain.names import parse_task_id
 from botapi.store import codec
 from botapi.store.documents import pack
 from botapi.store.protocol import Doc, Store, TooLarge, Txn, join_key
 from botapi.transactions.finish_task import stage_finish
 
+_OVER_ITS_HEAD = frozenset({EventKind.BOT_CONNECTED, EventKind.BOT_DELETED})
+"""Abandon a run whose process does not know it yet: another one connects, or a person acts."""
 BOT_KEEP_MORE_MS = 4 * 3600 * 1000
 """How much longer than its events a dead bot is kept (bot-api 9.6)."""
 
@@ -30,11 +33,13 @@ class Stamp:
     """What a transaction may not choose itself, since it may run twice.
 
     `event_id` names the event that may result, so that a retry writes the same one.
+    `contact_s`: seconds without contact after which a bot of ours stops its task.
     """
 
     now_ms: int
     event_id: str
     keep_event_ms: int
+    contact_s: float = DEFAULT_CONTACT_S
 
 
 def state_problem(state: Mapping[str, Any]) -> str:
@@ -89,6 +94,8 @@ def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
     forget_at = stamp.now_ms + stamp.keep_event_ms + BOT_KEEP_MORE_MS
     txn.put(codec.BOT, codec.bot_doc(change.bot, was, forget_at if change.bot.dead else None))
     connects = change.event is not None and change.event.kind is EventKind.BOT_CONNECTED
+    if change.abandoned:
+        _end_abandoned(txn, change, stamp)
     if was is None or connects:
         # Silence is looked for among the bots last seen: one that is never heard of again
         # must be found there too, even if this process ends before it stores what it saw;
@@ -98,14 +105,19 @@ def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
         txn.put(codec.LIVE, codec.live_doc(live))
     if change.event is not None:
         txn.put(codec.EVENT, codec.event_doc(change.event, stamp.keep_event_ms))
-    if change.abandoned:
-        error = f"the bot went on without it: {change.event.kind}" if change.event else ""
-        stage_finish(
-            txn,
-            parse_task_id(change.abandoned),
-            Ending(EndedBy.ABANDONED, error=error),
-            stamp.now_ms,
-        )
+
+
+def _end_abandoned(txn: Txn, change: BotChange, stamp: Stamp) -> None:
+    """End the run that the bot does not name any more, before what was seen of it changes."""
+    kind = change.event.kind if change.event is not None else None
+    runs_on_s = 0.0
+    if kind in _OVER_ITS_HEAD:
+        (live,) = txn.get(codec.LIVE, codec.live_key(change.bot.bot_id))
+        state = None if live is None else codec.read_live(live).state
+        runs_on_s = may_run_on_s(stamp.contact_s, state)
+    error = f"the bot went on without it: {kind}" if kind is not None else ""
+    ending = Ending(EndedBy.ABANDONED, error=error, may_run_on_s=runs_on_s)
+    stage_finish(txn, parse_task_id(change.abandoned), ending, stamp.now_ms)
 
 
 def update_bot(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi.domain.contact import silence_limit_s, silent_s
+from botapi.domain.contact import may_run_on_s, silence_limit_s, silent_s
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,19 @@ def test_limit_gives_the_bot_time_to_notice_and_to_stop(death, contact, grace, f
 )
 def test_silence_counts_only_while_the_server_could_have_heard(seen, ready, expected):
     assert silent_s(10_000, seen, ready) == expected
+
+
+@pytest.mark.parametrize(
+    ("contact", "state", "expected"),
+    [
+        (20, {"client": {"name": "skep"}}, 80),
+        (900, {"client": {"name": "skep"}}, 960),
+        (20, {"client": {"name": "other"}}, 660),
+        (20, {"client": "skep"}, 660),
+        (20, {}, 660),
+        (20, None, 660),
+        (900, None, 960),
+    ],
+)
+def test_only_bots_of_ours_are_known_to_stop_sooner_than_usual(contact, state, expected):
+    assert may_run_on_s(contact, state) == expected

@@ -5,6 +5,8 @@ import pytest
 from botapi import app as composition
 from botapi.concurrency import Threads as ThreadForm
 from botapi.domain.artifacts import CipdPackage
+from botapi.domain.bot import LiveBot
+from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.completion import Cause, EndedBy, Ending, cause_of
 from botapi.domain.names import run_id
 from botapi.store import codec
@@ -12,8 +14,9 @@ from botapi.store.protocol import Outage
 from botapi.transactions.bot_missing import bot_missing
 from botapi.transactions.cancel_task import Actor, CancelBatch, cancel_task, queue_cancels
 from botapi.transactions.create_task import create_task
+from botapi.transactions.delete_bot import delete_bot
 from botapi.transactions.offer_lease import Waiting, offer_leases
-from botapi.transactions.update_bot import Stamp
+from botapi.transactions.update_bot import Stamp, update_bot
 from botapi.transactions.update_task import Failure, Progress, end_with_error, update_task
 from tests.factories import make_request, make_slice
 from tests.fakes.wrapped_store import WrappedStore
@@ -207,6 +210,45 @@ def test_what_the_infrastructure_failed_is_made_anew(store, clock, sweeps, how):
     assert (task.state, task.retry_of) == ("PENDING", first.task_id)
     assert len(all_tasks(store)) == 2
     assert timers(store, "retry") == []
+
+
+def delete(store, clock, bot_id, contact_s):
+    stamp = Stamp(clock.now_ms(), "gone", KEEP_MS, contact_s)
+    assert delete_bot(store, bot_id, Actor("alice", "", "delete"), stamp)
+
+
+def replace(store, clock, bot_id, contact_s):
+    """Another process connects with this id."""
+    call = CallInfo("other/1", "127.0.0.1", "bot:test", "v1")
+    update = BotUpdate(EventKind.BOT_CONNECTED, dedup_key="other/1", call=call)
+    update_bot(store, bot_id, update, Stamp(clock.now_ms(), "other", KEEP_MS, contact_s))
+
+
+@pytest.mark.parametrize(("is_ours", "wait_s"), [(True, 300 + 60 + 45), (False, 600 + 60 + 45)])
+@pytest.mark.parametrize("how", [delete, replace])
+def test_retry_waits_while_the_older_process_may_run_on(store, clock, sweeps, how, is_ours, wait_s):
+    first = run(store, clock, max_retries=1, slices=[make_slice(grace_period_s=45)])
+    if is_ours:
+        seen = LiveBot("vm1", clock.now_ms(), clock.now_ms(), {"client": {"name": "skep"}})
+        store.transact(lambda txn: txn.put(codec.LIVE, codec.live_doc(seen)), label="seen")
+    how(store, clock, "vm1", 300)
+    assert task_of(store, first).state == "BOT_DIED"
+    clock.advance(wait_s - 1)
+    sweeps.do_due()
+    assert len(all_tasks(store)) == 1
+    clock.advance(2)
+    sweeps.do_due()
+    assert len(all_tasks(store)) == 2
+    assert timers(store, "retry") == []
+
+
+def test_retry_does_not_wait_when_the_bot_says_that_it_leaves(store, clock, sweeps):
+    first = run(store, clock, max_retries=1)
+    call = CallInfo("vm1/1", "127.0.0.1", "bot:test", "v1")
+    update = BotUpdate(EventKind.BOT_SHUTDOWN, call=call)
+    update_bot(store, "vm1", update, Stamp(clock.now_ms(), "bye", KEEP_MS))
+    sweeps.do_due()
+    assert task_of(store, first).retried_as
 
 
 def test_retries_come_to_an_end(store, clock, sweeps):

@@ -603,16 +603,12 @@ class Checker:
 
     def _run_began(self, session, run_id):
         others = self.truth_runs.setdefault(self._root(run_id[:-1] + "0"), set())
-        rivals = sorted(other for other in others if not self._was_replaced(other))
+        rivals = sorted(others)
         self._require(not rivals, "C4", f"{session} and {rivals} run it", run_id[:-1] + "0")
         others.add(session)
         mine = self.truth_sessions.setdefault(session, set())
         self._require(not mine, "C3", f"{session} runs {sorted(mine)} too", run_id[:-1] + "0")
         mine.add(run_id)
-
-    def _was_replaced(self, session):
-        """Has another process its bot id, or nobody? It hears of that at its next call only."""
-        return self.bots.get(session.split("-")[0], {}).get("session_id") != session
 
     def _run_ended(self, session, run_id):
         self.truth_runs.get(self._root(run_id[:-1] + "0"), set()).discard(session)

@@ -154,6 +154,14 @@ MUTANTS = {
             "stage_now(txn, 'retry', task.task_id, now_ms, {})",
         ),
     ),
+    "retry right away": _mutant(
+        "C4",
+        (
+            "botapi.transactions.follow_up:stage_after_end",
+            "if not may_run_on_s:",
+            "if True:",
+        ),
+    ),
     "loss on reconnect": _mutant(
         "L1", ("botapi.transactions.update_bot:_write", "if change.abandoned:", "if False:")
     ),
