@@ -15,7 +15,8 @@ from botapi.clock import Rng
 from botapi.domain.access_rules import normal
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Grant, Role
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store
+from botapi.store import schema
+from botapi.store.protocol import Doc, Store
 
 KIND = "apikey"
 SECRET_BYTES = 32
@@ -102,11 +103,11 @@ def api_key_body(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def api_key_doc(key: ApiKey) -> Doc:
+def api_key_doc(key: ApiKey, was: Doc | None = None) -> Doc:
     """Kind `apikey`; the tag `o:<identity>` finds the keys of a person."""
     return Doc(
         key.key_id,
-        api_key_body(key) | {"v": SCHEMA_NUMBER},
+        schema.body(api_key_body(key), was),
         tags=frozenset({f"o:{normal(key.identity)}"}),
     )
 

@@ -23,7 +23,8 @@ from botapi.auth.access import (
 from botapi.clock import Clock
 from botapi.domain.access_rules import AccessRules, normal
 from botapi.domain.permissions import Caller, Grant
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, Store
+from botapi.store import schema
+from botapi.store.protocol import Doc, Key, Store
 
 KIND = "user"
 TOPIC = "user"
@@ -65,16 +66,15 @@ def user_key(identity: str) -> Key:
     return normal(identity)
 
 
-def user_doc(user: User) -> Doc:
+def user_doc(user: User, was: Doc | None = None) -> Doc:
     """Kind `user`."""
     body = {
         "identity": user.identity,
         "grants": grants_body(user.grants),
         "created_ms": user.created_ms,
         "disabled_ms": user.disabled_ms,
-        "v": SCHEMA_NUMBER,
     }
-    return Doc(user_key(user.identity), body)
+    return Doc(user_key(user.identity), schema.body(body, was))
 
 
 def read_user(doc: Doc | None) -> User | None:
@@ -92,9 +92,8 @@ def session_doc(session: Session) -> Doc:
         "identity": session.identity,
         "key_id": session.key_id,
         "created_ms": session.created_ms,
-        "v": SCHEMA_NUMBER,
     }
-    return Doc(session.session_id, body)
+    return Doc(session.session_id, schema.body(body))
 
 
 @dataclass(slots=True)

@@ -40,7 +40,8 @@ from botapi.domain.manifest import (
     members_of,
 )
 from botapi.domain.rollout import Channels, Deployed, channels_of, expected_release
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, Store, join_key, prefix_range
+from botapi.store import schema
+from botapi.store.protocol import Doc, Key, Store, join_key, prefix_range
 from botapi.wire_json import reader
 
 KIND = "archive"
@@ -60,10 +61,10 @@ V = TypeVar("V")
 _read_deployed = reader(Deployed)
 
 
-def deployment_doc(deployed: Deployed) -> Doc:
+def deployment_doc(deployed: Deployed, was: Doc | None = None) -> Doc:
     """The document `deployment`."""
     body = msgspec.to_builtins(deployed, builtin_types=(bytes,))
-    return Doc(DEPLOYMENT_KEY, {**body, "v": SCHEMA_NUMBER})
+    return Doc(DEPLOYMENT_KEY, schema.body(body, was))
 
 
 def read_deployment(doc: Doc | None) -> Deployed:
@@ -71,11 +72,11 @@ def read_deployment(doc: Doc | None) -> Deployed:
     return Deployed() if doc is None else _read_deployed(doc.body)
 
 
-def versions_doc(versions: Mapping[str, tuple[str, int]]) -> Doc:
+def versions_doc(versions: Mapping[str, tuple[str, int]], was: Doc | None = None) -> Doc:
     """The document `versions`: release and time (ms) of the newest versions."""
     newest = sorted(versions.items(), key=lambda item: item[1][1], reverse=True)
     kept = {version: list(said) for version, said in newest[:MAX_VERSIONS]}
-    return Doc(VERSIONS_KEY, {"versions": kept, "v": SCHEMA_NUMBER})
+    return Doc(VERSIONS_KEY, schema.body({"versions": kept}, was))
 
 
 def read_versions(doc: Doc | None) -> dict[str, tuple[str, int]]:
@@ -89,7 +90,7 @@ def chunk_docs(release_id: str, packed: bytes) -> Iterator[Doc]:
     """The zip of a release, in pieces."""
     for number, at in enumerate(range(0, len(packed), CHUNK_BYTES)):
         key = join_key("chunk", release_id, f"{number:04d}")
-        yield Doc(key, {"data": packed[at : at + CHUNK_BYTES], "v": SCHEMA_NUMBER})
+        yield Doc(key, schema.body({"data": packed[at : at + CHUNK_BYTES]}))
 
 
 def chunk_range(release_id: str) -> tuple[Key, Key]:
@@ -104,7 +105,7 @@ def manifest_key(release_id: str) -> Key:
 
 def manifest_doc(release_id: str, manifest: bytes, signature: bytes) -> Doc:
     """The manifest and signature of one of the server's own builds."""
-    body = {"manifest": manifest, "signature": signature, "v": SCHEMA_NUMBER}
+    body = schema.body({"manifest": manifest, "signature": signature})
     return Doc(manifest_key(release_id), body)
 
 

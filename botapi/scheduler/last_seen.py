@@ -77,7 +77,7 @@ class LastSeen:
         self._store.write_many(
             (
                 codec.LIVE,
-                codec.live_doc(live if doc is None else _merged(live, codec.read_live(doc))),
+                codec.live_doc(live if doc is None else _merged(live, codec.read_live(doc)), doc),
             )
             for live, doc in zip(due, stored, strict=True)
         )

@@ -9,6 +9,7 @@ from typing import Any
 from botapi.clock import Rng
 from botapi.secrets.envelope import KeyEncryptionKeys, Place, Sealed
 from botapi.secrets.key_file import read_keys
+from botapi.store import schema
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, join_key
 
 NAMED = "secret"
@@ -85,7 +86,7 @@ def name_problem(name: str) -> str:
     return ""
 
 
-def secret_doc(secret: Secret) -> Doc:
+def secret_doc(secret: Secret, was: Doc | None = None) -> Doc:
     """Kind `secret`: the ciphertext and who may have it; never a value."""
     body = {
         "version": secret.version,
@@ -95,7 +96,7 @@ def secret_doc(secret: Secret) -> Doc:
         "changed_by": secret.changed_by,
         "sealed": _sealed_body(secret.sealed),
     }
-    return Doc(join_key(secret.name), body)
+    return Doc(join_key(secret.name), schema.body(body, was))
 
 
 def read_secret(name: str, doc: Doc) -> Secret:
@@ -140,9 +141,10 @@ def all_secrets(store: Store) -> Iterator[Secret]:
         lo = docs[-1].key + "\0"
 
 
-def task_secret_doc(ref: str, sealed: Sealed, expire_at: int) -> Doc:
+def task_secret_doc(ref: str, sealed: Sealed, expire_at: int, was: Doc | None = None) -> Doc:
     """Kind `tsecret`: the secret bytes of a task and of its retries, until `expire_at` (ms)."""
-    return Doc(join_key(ref), {"sealed": _sealed_body(sealed)}, expire_at=expire_at)
+    body = schema.body({"sealed": _sealed_body(sealed)}, was)
+    return Doc(join_key(ref), body, expire_at=expire_at)
 
 
 def read_task_secret(doc: Doc) -> Sealed:

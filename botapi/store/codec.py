@@ -1,6 +1,6 @@
 """Documents and domain values, both ways: every kind, key and tag stands here and nowhere else.
 
-Bodies are the fields of the dataclass plus `v`, the schema number. A field that this code
+Bodies are the fields of the dataclass plus `v`, the schema number in force. A field that this code
 does not know is kept when a document is rewritten (`was`), so that an older server does not
 drop what a newer one wrote.
 """
@@ -24,7 +24,8 @@ from botapi.domain.task import (
     TaskRequest,
     TaskState,
 )
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Key, join_key, prefix_range
+from botapi.store import schema
+from botapi.store.protocol import Doc, Key, join_key, prefix_range
 from botapi.wire_json import reader
 
 T = TypeVar("T")
@@ -80,10 +81,9 @@ class LeaseSession:
 
 def _body(value: object, was: Doc | None = None) -> dict[str, Any]:
     body: dict[str, Any] = msgspec.to_builtins(value, builtin_types=(bytes,))
-    body["v"] = SCHEMA_NUMBER
+    body["v"] = schema.in_force()
     if was is not None:
-        unknown = was.body.keys() - body.keys()
-        body.update((key, was.body[key]) for key in unknown)
+        body.update(schema.unknown(body, was))
     return body
 
 
@@ -145,9 +145,9 @@ def live_key(bot_id: str) -> Key:
     return join_key(live_shard(bot_id), bot_id)
 
 
-def live_doc(live: LiveBot) -> Doc:
+def live_doc(live: LiveBot, was: Doc | None = None) -> Doc:
     """Kind `live`: no tags, rewritten often."""
-    return Doc(live_key(live.bot_id), _body(live))
+    return Doc(live_key(live.bot_id), _body(live, was))
 
 
 def read_live(doc: Doc) -> LiveBot:
@@ -239,7 +239,7 @@ def run_time_key(task: Task, column: RunTime) -> Key:
 
 def run_time_doc(task: Task, column: RunTime) -> Doc:
     """Kind `runtime`: written when that time comes, deleted with the task."""
-    return Doc(run_time_key(task, column), {"v": SCHEMA_NUMBER})
+    return Doc(run_time_key(task, column), schema.body({}))
 
 
 def run_time_range(
@@ -287,9 +287,9 @@ def queue_range(key: Key) -> tuple[Key, Key]:
     return key + "!", key + '"'
 
 
-def queue_doc(queue: Queue, used_ms: int) -> Doc:
+def queue_doc(queue: Queue, used_ms: int, was: Doc | None = None) -> Doc:
     """Kind `queue`: written by whoever needs it first, and again now and then with the time."""
-    return Doc(queue_key(queue), {**_body(queue), "used_ms": used_ms})
+    return Doc(queue_key(queue), {**_body(queue, was), "used_ms": used_ms})
 
 
 def queue_used_ms(doc: Doc) -> int:
@@ -318,9 +318,9 @@ def read_offer(doc: Doc) -> Offer:
     return _read(doc, Offer)
 
 
-def lease_session_doc(session: LeaseSession) -> Doc:
+def lease_session_doc(session: LeaseSession, was: Doc | None = None) -> Doc:
     """Kind `lsession`: one for a bot."""
-    return Doc(join_key(session.bot_id), _body(session))
+    return Doc(join_key(session.bot_id), _body(session, was))
 
 
 def read_lease_session(doc: Doc) -> LeaseSession:
@@ -353,7 +353,7 @@ def output_key(task_id: str, offset: int, run: str = RUN) -> Key:
 
 def output_doc(task_id: str, offset: int, data: bytes, run: str = RUN) -> Doc:
     """Kind `out`: the bytes written at that offset."""
-    return Doc(output_key(task_id, offset, run), {"data": data, "v": SCHEMA_NUMBER})
+    return Doc(output_key(task_id, offset, run), schema.body({"data": data}))
 
 
 def read_output(doc: Doc) -> tuple[int, bytes]:
@@ -407,6 +407,5 @@ def audit_doc(
         "reason": reason,
         "before": before,
         "after": after,
-        "v": SCHEMA_NUMBER,
     }
-    return Doc(audit_key(at_ms, entry_id), body, expire_at=at_ms + AUDIT_KEEP_MS)
+    return Doc(audit_key(at_ms, entry_id), schema.body(body), expire_at=at_ms + AUDIT_KEEP_MS)

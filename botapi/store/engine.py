@@ -8,6 +8,7 @@ from typing import Any
 from botapi import metrics
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency, native_lock
+from botapi.store import schema
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import (
     SCHEMA_NUMBER,

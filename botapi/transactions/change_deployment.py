@@ -38,14 +38,15 @@ def change_deployment(
     """
 
     def work(txn: Txn) -> Deployed:
-        before = releases.read_deployment(txn.get(releases.KIND, releases.DEPLOYMENT_KEY)[0])
+        (was,) = txn.get(releases.KIND, releases.DEPLOYMENT_KEY)
+        before = releases.read_deployment(was)
         if before.last_change == author.change_id:
             return before
         changed = change(before)
         if changed == before:
             return before
         after = replace(changed, rev=before.rev + 1, last_change=author.change_id)
-        txn.put(releases.KIND, releases.deployment_doc(after))
+        txn.put(releases.KIND, releases.deployment_doc(after, was))
         if also is not None:
             also(txn, after)
         if author.verb:

@@ -84,7 +84,7 @@ def rewrap_secret(store: Store, secret: Secret, rewrap: Callable[[Place, Sealed]
             return True
         if now != secret:
             return False
-        txn.put(NAMED, secret_doc(after))
+        txn.put(NAMED, secret_doc(after, doc))
         return True
 
     return store.transact(work, label="rewrap_secret")
@@ -106,7 +106,7 @@ def _rewrap_task(was: Doc, rewrap: Callable[[Place, Sealed], Sealed], txn: Txn) 
     (doc,) = txn.get(OF_TASKS, was.key)
     if doc is not None:
         after = rewrap(task_place(was.key), read_task_secret(doc))
-        txn.put(OF_TASKS, task_secret_doc(was.key, after, doc.expire_at or 0))
+        txn.put(OF_TASKS, task_secret_doc(was.key, after, doc.expire_at or 0, doc))
     return True
 
 
@@ -125,7 +125,7 @@ def _put(
             return now if now is not None else made
         if now != before:
             return None
-        txn.put(NAMED, secret_doc(made))
+        txn.put(NAMED, secret_doc(made, doc))
         versions = (before.version if before is not None else None, made.version)
         _audit(txn, actor, now_ms, verb, made.name, versions)
         return made

@@ -23,7 +23,7 @@ def change_user(
         before = read_user(doc)
         after = change(before)
         if after != before:
-            txn.put(KIND, doc_of(after))
+            txn.put(KIND, doc_of(after, doc))
             txn.notify(TOPIC)
             if also is not None:
                 also(txn, before, after)

@@ -38,7 +38,7 @@ def revoke_api_key(store: Store, key_id: str, *, now_ms: int, also: Also | None 
             return False
         key = read_api_key(key_id, was.body)
         if not key.revoked_ms:
-            txn.put(KIND, api_key_doc(replace(key, revoked_ms=now_ms)))
+            txn.put(KIND, api_key_doc(replace(key, revoked_ms=now_ms), was))
             if also is not None:
                 also(txn)
         return True
@@ -55,6 +55,6 @@ def note_used(store: Store, used: Mapping[str, int]) -> None:
                 continue
             key = read_api_key(key_id, doc.body)
             if key.used_ms < used[key_id]:
-                txn.put(KIND, api_key_doc(replace(key, used_ms=used[key_id])))
+                txn.put(KIND, api_key_doc(replace(key, used_ms=used[key_id]), doc))
 
     store.transact(work, label="note_used")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from botapi.auth.keys import KIND, TOPIC, keys_body
 from botapi.domain.key_rotation import Key
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
+from botapi.store import schema
+from botapi.store.protocol import Doc, Store, Txn
 
 
 def create_keys(store: Store, purpose: str, keys: Sequence[Key]) -> None:
@@ -12,7 +13,7 @@ def create_keys(store: Store, purpose: str, keys: Sequence[Key]) -> None:
 
     def work(txn: Txn) -> None:
         if txn.get(KIND, purpose)[0] is None:
-            txn.put(KIND, Doc(purpose, keys_body(keys) | {"v": SCHEMA_NUMBER}))
+            txn.put(KIND, Doc(purpose, schema.body(keys_body(keys))))
             txn.notify(TOPIC)
 
     store.transact(work, label="create_keys")

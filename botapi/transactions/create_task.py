@@ -86,7 +86,7 @@ def stage_queue(txn: Txn, queue: Queue, now_ms: int) -> None:
     key = codec.queue_key(queue)
     (known,) = txn.get(codec.QUEUE, key)
     if known is None or now_ms - codec.queue_used_ms(known) > QUEUE_MARK_MS:
-        txn.put(codec.QUEUE, codec.queue_doc(queue, now_ms))
+        txn.put(codec.QUEUE, codec.queue_doc(queue, now_ms, known))
 
 
 def stage_child(txn: Txn, parent_run_id: str) -> None:

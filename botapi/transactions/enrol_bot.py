@@ -8,8 +8,8 @@ from typing import Any
 from botapi.auth.bootstrap import BootstrapToken
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import check_bot_id
+from botapi.store import schema
 from botapi.store.protocol import (
-    SCHEMA_NUMBER,
     Doc,
     Key,
     Store,
@@ -60,7 +60,7 @@ def revoke_bootstrap_token(
             return False
         token = _read_token(token_id, doc.body)
         if not token.revoked_ms:
-            txn.put(KIND, _token_doc(replace(token, revoked_ms=now_ms)))
+            txn.put(KIND, _token_doc(replace(token, revoked_ms=now_ms), doc))
             if also is not None:
                 also(txn)
         return True
@@ -119,8 +119,10 @@ def enrol_bot(
             raise Refusal(Code.PERMISSION_DENIED, problem)
         marks = tuple(dict.fromkeys((*token.enrolled, mark)))
         used = replace(token, uses_left=token.uses_left - 1, enrolled=marks)
-        txn.put(KIND, _token_doc(used))
-        txn.put(KIND, _host_doc(host_id, digest, token, now_ms))
+        txn.put(KIND, _token_doc(used, doc))
+        facts = {"secret_sha256": digest, "token_id": token.token_id, "creator": token.creator}
+        body = schema.body({**facts, "enrolled_ms": now_ms}, host)
+        txn.put(KIND, Doc(_host_key(host_id), body))
         txn.notify(TOPIC)
         return Enrolled(used.uses_left, is_new=True)
 
@@ -148,18 +150,7 @@ def _host_key(host_id: str) -> Key:
     return join_key("host", host_id)
 
 
-def _host_doc(host_id: str, digest: bytes, token: BootstrapToken, now_ms: int) -> Doc:
-    body = {
-        "secret_sha256": digest,
-        "token_id": token.token_id,
-        "creator": token.creator,
-        "enrolled_ms": now_ms,
-        "v": SCHEMA_NUMBER,
-    }
-    return Doc(_host_key(host_id), body)
-
-
-def _token_doc(token: BootstrapToken) -> Doc:
+def _token_doc(token: BootstrapToken, was: Doc | None = None) -> Doc:
     body = {
         "pool": token.pool,
         "creator": token.creator,
@@ -169,9 +160,8 @@ def _token_doc(token: BootstrapToken) -> Doc:
         "expires_ms": token.expires_ms,
         "revoked_ms": token.revoked_ms,
         "enrolled": list(token.enrolled),
-        "v": SCHEMA_NUMBER,
     }
-    return Doc(_token_key(token.token_id), body)
+    return Doc(_token_key(token.token_id), schema.body(body, was))
 
 
 def _read_token(token_id: str, body: Mapping[str, Any]) -> BootstrapToken:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from botapi.store import codec
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn, join_key
+from botapi.store import codec, schema
+from botapi.store.protocol import Doc, Store, Txn, join_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,8 @@ def hold_duty(store: Store, name: str, holder: str, *, now_ms: int, for_ms: int)
             if was.body["holder"] != holder and not is_over:
                 return None
             fence += is_over
-        body = {
-            "holder": holder,
-            "until_ms": now_ms + for_ms,
-            "fence": fence,
-            "v": SCHEMA_NUMBER,
-        }
-        txn.put(codec.DUTY, Doc(join_key(name), body))
+        body = {"holder": holder, "until_ms": now_ms + for_ms, "fence": fence}
+        txn.put(codec.DUTY, Doc(join_key(name), schema.body(body, was)))
         return fence
 
     return store.transact(work, label="hold_duty")

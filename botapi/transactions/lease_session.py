@@ -21,7 +21,7 @@ def open_lease_session(store: Store, session: LeaseSession) -> None:
             old = codec.read_lease_session(was)
             if outstanding_offer(txn, old) is not None:
                 held = old.offer_task
-        txn.put(codec.LSESSION, codec.lease_session_doc(replace(session, offer_task=held)))
+        txn.put(codec.LSESSION, codec.lease_session_doc(replace(session, offer_task=held), was))
 
     store.transact(work, label="open_lease_session")
 
@@ -36,7 +36,7 @@ def close_lease_session(store: Store, bot_id: str, lease_session_id: str) -> Lea
         session = codec.read_lease_session(was)
         if session.closed or session.lease_session_id != lease_session_id:
             return None
-        txn.put(codec.LSESSION, codec.lease_session_doc(replace(session, closed=True)))
+        txn.put(codec.LSESSION, codec.lease_session_doc(replace(session, closed=True), was))
         return session
 
     return store.transact(work, label="close_lease_session")

@@ -108,7 +108,8 @@ def _stage_offer(
     offer = Offer(lease_id(slot), session[0].bot_id, now_ms, slot)
     txn.delete(codec.PEND, slot.key)
     txn.put(codec.OFFER, codec.offer_doc(offer))
-    txn.put(codec.LSESSION, codec.lease_session_doc(replace(session[0], offer_task=slot.task_id)))
+    after = replace(session[0], offer_task=slot.task_id)
+    txn.put(codec.LSESSION, codec.lease_session_doc(after, session[1]))
     return offer
 
 

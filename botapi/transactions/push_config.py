@@ -7,7 +7,8 @@ from typing import Any
 from botapi.cfg import provider
 from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Head, Rejected
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
+from botapi.store import schema
+from botapi.store.protocol import Doc, Store, Txn
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ def push_config(
         if from_disk and is_known_file and head.digest != digest:
             outcome: Pushed | Outdated = Pushed(head, head.digest, is_new=False)
         else:
-            outcome = _push(txn, source, new, head, parent, also)
+            outcome = _push(txn, source, new, (head, was), parent, also)
         is_of_file = from_disk or (kept_out is not None and kept_out.digest == digest)
         is_news = not is_known_file or kept_out is not None
         if isinstance(outcome, Pushed) and is_of_file and is_news:
-            txn.put(provider.KIND, _doc(provider.FILE_KEY, provider.file_body(digest)))
+            txn.put(provider.KIND, _doc(provider.FILE_KEY, provider.file_body(digest), file))
             txn.delete(provider.KIND, provider.REJECTED_KEY)
             txn.notify(provider.TOPIC)
         return outcome
@@ -74,9 +75,18 @@ def push_config(
 
 
 def _push(
-    txn: Txn, source: Source, new: Head, head: Head, parent: str, also: Also | None
+    txn: Txn,
+    source: Source,
+    new: Head,
+    known: tuple[Head, Doc | None],
+    parent: str,
+    also: Also | None,
 ) -> Pushed | Outdated:
-    """Write the revision; `new` has everything but its number and the time it was fetched."""
+    """Write the revision; `new` has everything but its number and the time it was fetched.
+
+    `known` is the head in force and its document.
+    """
+    head, was = known
     if head.digest == new.digest:
         # Our own commit, when its outcome was unknown and the transaction runs again.
         ours = (head.applied_at_ms, head.author) == (new.applied_at_ms, new.author)
@@ -87,7 +97,7 @@ def _push(
     new = replace(new, rev=head.rev + 1, fetched_ms=fetched_ms)
     revision = provider.revision_body(source, new)
     txn.insert(provider.KIND, _doc(provider.revision_key(new.rev), revision))
-    txn.put(provider.KIND, _doc(provider.HEAD_KEY, provider.head_body(new)))
+    txn.put(provider.KIND, _doc(provider.HEAD_KEY, provider.head_body(new), was))
     if new.rev > provider.MAX_REVISIONS:
         txn.delete(provider.KIND, provider.revision_key(new.rev - provider.MAX_REVISIONS))
     txn.notify(provider.TOPIC)
@@ -107,11 +117,11 @@ def reject_config(store: Store, rejected: Rejected) -> None:
         if was == replace(rejected, mistakes=shown, at_ms=was.at_ms if was else 0):
             return
         body = provider.rejected_body(rejected)
-        txn.put(provider.KIND, _doc(provider.REJECTED_KEY, body))
+        txn.put(provider.KIND, _doc(provider.REJECTED_KEY, body, doc))
         txn.notify(provider.TOPIC)
 
     store.transact(work, label="reject_config")
 
 
-def _doc(key: str, body: Mapping[str, Any]) -> Doc:
-    return Doc(key, {**body, "v": SCHEMA_NUMBER})
+def _doc(key: str, body: Mapping[str, Any], was: Doc | None = None) -> Doc:
+    return Doc(key, schema.body(body, was))

@@ -12,7 +12,7 @@ def remember_version(store: Store, version: str, release_id: str, now_ms: int) -
         versions = releases.read_versions(doc)
         if version not in versions:
             versions[version] = (release_id, now_ms)
-            txn.put(releases.KIND, releases.versions_doc(versions))
+            txn.put(releases.KIND, releases.versions_doc(versions, doc))
             txn.notify(releases.TOPIC)
 
     store.transact(work, label="remember_version")

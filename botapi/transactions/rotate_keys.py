@@ -20,8 +20,8 @@ from botapi.auth.keys import (
 from botapi.auth.oidc_issuer import ID_TOKEN_LIFE_S
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.key_rotation import Key, KeySet, Times, advance, begin, revoke
-from botapi.store import codec
-from botapi.store.protocol import SCHEMA_NUMBER, Doc, Store, Txn
+from botapi.store import codec, schema
+from botapi.store.protocol import Doc, Store, Txn
 
 PUBLISH_MS = 120_000
 """How long a new key is accepted before it signs: four times what a server's copy may be old."""
@@ -123,7 +123,7 @@ def _change(store: Store, purpose: str, move: Callable[[KeySet], KeySet], entry:
             return before
         after = move(before)
         if after != before:
-            txn.put(KIND, Doc(purpose, {**doc.body, **keys_body(after), "v": SCHEMA_NUMBER}))
+            txn.put(KIND, Doc(purpose, schema.body(keys_body(after), doc)))
             txn.put(codec.AUDIT, entry.doc(purpose, before, after))
             txn.notify(TOPIC)
         return after
