@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from botapi import __version__, api, web
@@ -62,6 +62,9 @@ from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
 
 log = logging.getLogger(__name__)
+
+PLATFORM_CALLS = ("/_ah/start", "/_ah/warmup")
+"""What App Engine asks of a new instance before it sends others there."""
 
 
 @dataclass(slots=True)
@@ -305,7 +308,9 @@ def _watcher(
     def reject(rejected: Rejected) -> None:
         reject_config(store, rejected)
 
-    return Watcher(folder, config, push, reject, guard, concurrency.native)
+    return Watcher(
+        folder, config, push, reject, guard, concurrency.native, is_needed=not settings.is_shared
+    )
 
 
 def _watch(watcher: Watcher, now_ms: int) -> None:
@@ -356,6 +361,10 @@ def create_app(parts: Parts) -> Flask:
     web.install(app, parts.api, parts.door)
     app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type="text/plain"))
     app.add_url_rule("/readyz", "readyz", lambda: _readyz(parts))
+    for path in PLATFORM_CALLS:
+        app.add_url_rule(path, path.rpartition("/")[2], lambda: _readyz(parts))
+    if parts.settings.cron_header:
+        app.add_url_rule("/internal/cron/sweep", "cron_sweep", lambda: _cron_sweep(parts))
     app.register_error_handler(Exception, _unexpected)
     return app
 
@@ -373,6 +382,21 @@ def _readyz(parts: Parts) -> Response:
     status = 503 if "store" in failing else 200
     body = "ready\n" if not failing else "failing: " + ", ".join(failing) + "\n"
     return Response(body, status, content_type="text/plain")
+
+
+def _cron_sweep(parts: Parts) -> Response:
+    """One round of the sweeps, for the platform's scheduler: servers may all be asleep.
+
+    Whoever else calls is told nothing: the platform takes the header out of their calls.
+    """
+    if request.headers.get(parts.settings.cron_header) != "true":
+        return Response("not found\n", 404, content_type="text/plain")
+    try:
+        parts.sweeps.round()
+    except StoreError as error:
+        log.warning("sweep: %s", error)
+        return Response("the store cannot answer now\n", 503, content_type="text/plain")
+    return Response("ok\n", content_type="text/plain")
 
 
 def _unexpected(error: Exception) -> Response | HTTPException:

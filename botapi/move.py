@@ -19,6 +19,7 @@ from botapi import engines, settings
 from botapi.clock import Clock, SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.scheduler.store_check import Finding, Report, check_store
+from botapi.secrets.by_name import SecretError, resolved
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec, copying
 from botapi.store.copying import Tally
@@ -256,10 +257,13 @@ def _print_check(form: str, where: str, report: Report) -> None:
 
 
 def _settings(form: str | None) -> Settings:
+    folder = Path(os.environ.get("SKEP_DATA_DIR") or Settings().data_dir)
     try:
-        return settings.load(os.environ, {"format": form})
+        return settings.load(resolved(os.environ, folder), {"format": form})
     except SettingsError as error:
         _fail(MoveError(str(error), USAGE))
+    except SecretError as error:
+        _fail(MoveError(str(error), FAILED))
 
 
 def _fail(error: MoveError) -> NoReturn:

@@ -5,12 +5,14 @@ that is told to stop answers every held call at once and ends when the last answ
 """
 
 import ipaddress
+import logging
 import os
 import resource
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -29,14 +31,17 @@ from botapi import engines, logs, settings
 from botapi.auth.access import KIND as API_KEYS
 from botapi.auth.access import new_api_key
 from botapi.cfg import first_bots_cfg
+from botapi.cfg.bundle import Source
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets, Threads
 from botapi.domain.permissions import Role
+from botapi.secrets.by_name import SecretError, resolved
 from botapi.secrets.key_file import KeyFileError, make_key_file
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError
 from botapi.transactions.create_api_key import create_api_key
+from botapi.transactions.push_config import push_config
 
 URL_FILE = "server.url"
 KEEPALIVE_S = 75
@@ -48,6 +53,8 @@ LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 USAGE = 2
 FAILED = 3
+
+log = logging.getLogger(__name__)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,10 +69,15 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def _load(options: dict[str, Any]) -> Settings:
     """Settings from options and environment; a bad one ends the command with one line."""
     given = {name: str(value) for name, value in options.items() if value not in {None, False}}
+    folder = (
+        given.get("data_dir") or os.environ.get("SKEP_DATA_DIR") or settings.Settings().data_dir
+    )
     try:
-        return settings.load(os.environ, given)
+        return settings.load(resolved(os.environ, Path(folder)), given)
     except SettingsError as error:
         _fail(str(error), USAGE)
+    except SecretError as error:
+        _fail(str(error), FAILED)
 
 
 def _fail(text: str, code: int) -> NoReturn:
@@ -77,11 +89,17 @@ def _fail(text: str, code: int) -> NoReturn:
 @_options
 @click.option("--new-admin-key", is_flag=True, help="make another API key, if the first is lost")
 def init(*, new_admin_key: bool, **options: str | None) -> None:
-    """Make a data folder with a first bots.cfg and an admin API key, shown once."""
+    """Make a data folder with a first bots.cfg and an admin API key, shown once.
+
+    With a SKEP_STORE that servers share: once, from anywhere, before the first of them.
+    """
     chosen = _load(dict(options))
-    key = prepare(chosen, new_admin_key=new_admin_key)
+    key = prepare(chosen, is_init=True, new_admin_key=new_admin_key)
     click.echo(f"data folder: {chosen.data_dir.resolve()}")
-    click.echo(f"bots.cfg: {(chosen.config_dir / 'bots.cfg').resolve()}")
+    if chosen.is_shared:
+        click.echo("configuration: in the store; skep config show --file bots.cfg prints it")
+    else:
+        click.echo(f"bots.cfg: {(chosen.config_dir / 'bots.cfg').resolve()}")
     _show_key(key)
 
 
@@ -93,25 +111,53 @@ def _show_key(key: str) -> None:
         click.echo("there is an API key already; --new-admin-key makes another", err=True)
 
 
-def prepare(chosen: Settings, *, new_admin_key: bool = False) -> str:
-    """Make what is missing; the clear text of a new admin key, or empty."""
+def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = False) -> str:
+    """Make what is missing; the clear text of a new admin key, or empty.
+
+    A store that servers share is prepared by `skep init` alone: each of them would make a
+    key file of its own, and show the API key to a log that others read.
+    """
     clock, rng = SystemClock(), SystemRng()
+    is_first = is_init or not chosen.is_shared
     try:
         chosen.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (chosen.config_dir / "scripts").mkdir(parents=True, exist_ok=True)
-        bots_cfg = chosen.config_dir / "bots.cfg"
-        if not bots_cfg.exists():
-            bots_cfg.write_text(first_bots_cfg.TEXT, encoding="utf-8")
+        if not chosen.is_shared:
+            _first_files(chosen)
         store = engines.open_store(chosen, Threads(), clock, rng)
-        make_key_file(composition.open_vault(chosen, rng).path, rng)
+        if is_first:
+            make_key_file(composition.open_vault(chosen, rng).path, rng)
     except (OSError, StoreError, KeyFileError) as error:
         _fail(str(error), FAILED)
     try:
-        if store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1) and not new_admin_key:
+        has_key = bool(store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1))
+        if not is_first:
+            if not has_key:
+                log.warning("there is no API key yet: skep init with this SKEP_STORE makes one")
             return ""
-        return _admin_key(store, clock.now_ms(), rng)
+        if chosen.is_shared:
+            _first_config(store, clock.now_ms())
+        return "" if has_key and not new_admin_key else _admin_key(store, clock.now_ms(), rng)
     finally:
         store.close()
+
+
+def _first_files(chosen: Settings) -> None:
+    (chosen.config_dir / "scripts").mkdir(parents=True, exist_ok=True)
+    bots_cfg = chosen.config_dir / "bots.cfg"
+    if not bots_cfg.exists():
+        bots_cfg.write_text(first_bots_cfg.TEXT, encoding="utf-8")
+
+
+def _first_config(store: Store, now_ms: int) -> None:
+    """Put the first bots.cfg in force, unless another one is: its parent is none at all."""
+    push_config(
+        store,
+        Source(first_bots_cfg.TEXT, {}),
+        parent="",
+        author="skep init",
+        now_ms=now_ms,
+        reason="the first configuration",
+    )
 
 
 def _admin_key(store: Store, now_ms: int, rng: SystemRng) -> str:

@@ -226,6 +226,12 @@ class Settings:
     behind_proxy: tuple[IPNetwork, ...] = _server(
         _networks, "", "proxies whose `X-Forwarded-*` headers are believed"
     )
+    cron_header: str = _server(
+        _text,
+        "",
+        "header by which a platform marks calls of its own scheduler and takes it out of all "
+        "others: opens `/internal/cron/sweep`; `X-Appengine-Cron` on App Engine, empty elsewhere",
+    )
     bot_archive: Path | None = _server(
         _optional_path, "", "bot sources (a folder or a .zip); empty is the packaged bot"
     )
@@ -325,6 +331,11 @@ class Settings:
         "task that new tasks are children of; set in the environment of every task",
         "SWARMING_TASK_ID",
     )
+
+    @property
+    def is_shared(self) -> bool:
+        """Is the store one that servers on many machines may share?"""
+        return self.store != "sqlite"
 
     def __post_init__(self) -> None:
         if self.config_dir is _BELOW_DATA_DIR:

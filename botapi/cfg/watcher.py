@@ -62,7 +62,11 @@ class _Looked:
 
 
 class Watcher:
-    """Looks at one folder. `check` is called by one thread at a time."""
+    """Looks at one folder. `check` is called by one thread at a time.
+
+    Unless the folder `is_needed`, a server without it is no mistake: of many servers of one
+    store none need have the files.
+    """
 
     def __init__(
         self,
@@ -72,8 +76,11 @@ class Watcher:
         reject: Reject,
         guard: Guard,
         native: Native = lambda fn: fn(),
+        *,
+        is_needed: bool = True,
     ) -> None:
         self._folder = folder
+        self._is_needed = is_needed
         self._provider = provider
         self._push = push
         self._reject = reject
@@ -113,7 +120,8 @@ class Watcher:
         try:
             found = files.content(self._folder)
             if found is None:
-                if not parent:  # no file at all is fine as long as there has never been one
+                # no file at all is fine as long as there has never been one
+                if not parent or not self._is_needed:
                     return _Looked(parent, "")
                 raise files.no_file("the file is gone; what it said stays in force")
             source, meaning = read(found)
