@@ -7,16 +7,18 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import repeat
 from multiprocessing import get_context
 
 from tests.sim.checker import check, slice_of
+from tests.sim.engines import Databases
 from tests.sim.mutants import MUTANTS
 from tests.sim.run import Sim, shared
 
 CHUNK = 50
+ENGINE_CHUNK = 10
 MAX_FOUND = 5
 
 
@@ -56,9 +58,9 @@ def _counts(counter):
     return ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
 
 
-def one(seed):
-    """Run and check one seed; its total."""
-    result = Sim(seed).run()
+def one(seed, databases=None):
+    """Run and check one seed; its total. On a fresh one of the databases, if there are any."""
+    result = Sim(seed).run() if databases is None else _run_on(databases.open(), seed)
     violations = check(result)
     total = Total(1, result.calls, result.turns, result.ends_at_s)
     total.faults = Counter(result.history.faults)
@@ -72,19 +74,27 @@ def one(seed):
     return total
 
 
+def _run_on(engine, seed):
+    with closing(engine):
+        result = Sim(seed, engine).run()
+        result.ground.check_same()
+    return result
+
+
 def _text(seed, result, violation):
     lines = slice_of(result, violation)
     head = f"seed {seed}: {violation.rule}: {violation.text} {violation.keys}"
     return "\n".join([head, *("    " + line[:400] for line in lines)])
 
 
-def chunk(start, count, mutant=""):
-    """Some seeds one after the other in this process."""
+def chunk(start, count, mutant="", address=""):
+    """Some seeds one after the other in this process, on databases below an address if given."""
     total = Total()
+    databases = Databases(address) if address else None
     shared()  # before the bug is there: what all seeds share is sound
     with MUTANTS[mutant].applied() if mutant else nullcontext(), rare_collections():
         for seed in range(start, start + count):
-            total.add(one(seed))
+            total.add(one(seed, databases))
     return total
 
 
@@ -109,13 +119,14 @@ def hunt(mutant, limit):
     return 0
 
 
-def campaign(start, seeds, *, jobs=1, mutant="", at_least=0, until_s=0.0):
+def campaign(start, seeds, *, jobs=1, mutant="", address="", at_least=0, until_s=0.0):
     """All seeds; with `at_least` no more than these once `until_s` seconds are over."""
     total, began = Total(), time.monotonic()
-    starts = range(start, start + seeds, CHUNK)
-    counts = [min(CHUNK, start + seeds - first) for first in starts]
+    size = ENGINE_CHUNK if address else CHUNK
+    starts = range(start, start + seeds, size)
+    counts = [min(size, start + seeds - first) for first in starts]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(chunk, starts, counts, repeat(mutant)):
+        for part in pool.map(chunk, starts, counts, repeat(mutant), repeat(address)):
             total.add(part)
             is_late = time.monotonic() - began >= until_s
             if at_least and is_late and total.seeds >= at_least:

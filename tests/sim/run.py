@@ -52,9 +52,9 @@ class Result:
 
 
 class Sim:
-    """One run."""
+    """One run; on an engine that is empty, or else in memory."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, engine=None):
         self.seed = seed
         self.world = World(seed)
         self.random = self.world.random
@@ -63,7 +63,7 @@ class Sim:
         self.plan = _plan(self.random)
         self.faults = _faults(self.random)
         clock = Clock(self.world)
-        self.ground = self.shared.ground(clock, Chance(Random(seed)))
+        self.ground = self.shared.ground(clock, Chance(Random(seed)), engine)
         self.ground.recorder = self._applied
         self.network = Network(self)
         self.processes = []

@@ -24,6 +24,7 @@ from botapi.store import codec
 from botapi.store.protocol import StoreError, join_key
 from botapi.transactions.push_config import push_config
 from tests.factories import NO_LIMITS
+from tests.sim.engines import EngineGround
 from tests.sim.store import Ground, View
 from tests.sim.world import Activity, Chance, Clock, SlowEvent, Turns, World
 
@@ -131,9 +132,11 @@ class Shared:
             self._ground.contents().pop(kind, None)
         self._parts = parts
 
-    def ground(self, clock, rng):
-        """A fresh database with nothing but the configuration in it."""
-        return Ground(clock, rng, self._ground.contents())
+    def ground(self, clock, rng, engine=None):
+        """A fresh database with nothing but the configuration in it; on an empty engine, if any."""
+        if engine is None:
+            return Ground(clock, rng, self._ground.contents())
+        return EngineGround(clock, rng, self._ground.contents(), engine)
 
     def build(self, store, concurrency, clock, rng):
         """The real composition, given the parts that are the same for every seed."""

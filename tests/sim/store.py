@@ -43,6 +43,12 @@ class Ground(MemoryStore):
         finally:
             self._holder = None
             txn.end()
+        self.applied(fn, txn)
+        self.topics.publish(txn.topics)
+        return result
+
+    def applied(self, fn, txn):
+        """Commit, and write down what that changes."""
         changes = [
             (kind, key, self._packed(kind, key), write.packed)
             for kind, writes in txn.writes.items()
@@ -52,8 +58,6 @@ class Ground(MemoryStore):
         txn.commit()
         if changes and self.recorder is not None:
             self.recorder(getattr(fn, "label", ""), changes)
-        self.topics.publish(txn.topics)
-        return result
 
     def contents(self):
         """Everything, to begin another store with."""
