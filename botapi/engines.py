@@ -50,7 +50,11 @@ def memory_store(concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
 
 
 def _postgres(dsn: str, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
-    raise Absent(f"this Skep cannot open {urlsplit(dsn).scheme} yet")
+    try:
+        from botapi.store.postgres import PostgresStore  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise Absent("postgresql:// needs psycopg: pip install 'skep[postgresql]'") from error
+    return PostgresStore(dsn, concurrency, clock, rng)
 
 
 def _datastore(address: str, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:

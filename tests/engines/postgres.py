@@ -37,6 +37,7 @@ OPTIONS = {
     "shared_buffers": "16MB",
     "max_wal_size": "256MB",
     "autovacuum_naptime": "5s",
+    "deadlock_timeout": "100ms",
     "log_min_messages": "warning",
     "restart_after_crash": "on",
 }
@@ -59,6 +60,7 @@ class Postgres:
         self.pid: int | None = None
         self._foreign = os.environ.get(DSN)
         self._numbers = itertools.count(1)
+        self._database: str | None = None
         if self._foreign:
             return
         self._user = _user()
@@ -81,15 +83,22 @@ class Postgres:
         return self._foreign or f"postgresql://skep@127.0.0.1:{port}/postgres"
 
     def new_database(self) -> str:
-        """A fresh, empty database: where it is. `drop_database` spares the disk 8 MB."""
-        name = f"skep_{os.getpid()}_{next(self._numbers)}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        return urlunsplit(urlsplit(self.admin_dsn)._replace(path=f"/{name}"))
+        """Where a fresh, empty database is: a schema of its own in one database of the server.
+
+        A hundred times cheaper than a database; a store cannot tell.
+        """
+        if self._database is None:
+            name = f"skep_{os.getpid()}"
+            self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            self._database = urlunsplit(urlsplit(self.admin_dsn)._replace(path=f"/{name}"))
+        schema = f"s{next(self._numbers)}"
+        self.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), self._database)
+        return f"{self._database}?options=-csearch_path%3D{schema}"
 
     def drop_database(self, dsn: str) -> None:
-        """Remove a database that `new_database` made; whoever is connected is cut off."""
-        name = urlsplit(dsn).path[1:]
-        self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        """Remove what `new_database` made."""
+        schema = sql.Identifier(dsn.rpartition("%3D")[2])
+        self.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(schema), self._database)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
@@ -166,6 +175,9 @@ class Postgres:
     def end(self) -> None:
         """End the server, whatever state it is in, and remove its folder."""
         if self._foreign:
+            if self._database:
+                name = sql.Identifier(urlsplit(self._database).path[1:])
+                self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
             return
         if self.pid is not None:
             self.kill()
