@@ -134,6 +134,9 @@ CONFIG_ERRORS = _counter("skep_config_errors_total", "Files of a configuration t
 
 # Requests
 
+TURNED_AWAY = _counter(
+    "skep_calls_turned_away_total", "Calls answered 429 because too many bots came at once."
+)
 HTTP_REQUESTS = Bound(
     _counter("skep_http_requests_total", "Requests by their answer.", "route", "method", "code")
 )
@@ -154,6 +157,21 @@ STORE_CONFLICTS = _counter(
 )
 STORE_ATTEMPTS = _counter(
     "skep_store_attempts_total", "Tries of transactions by how they ended.", "op", "outcome"
+)
+
+STORE_DOCUMENTS = Bound(
+    _counter(
+        "skep_store_documents_total",
+        "Documents that an engine which bills them was asked for: read, written, deleted, keys.",
+        "did",
+    )
+)
+STORE_DOCUMENTS = Bound(
+    _counter(
+        "skep_store_documents_total",
+        "Documents that the Datastore engine is billed for: read, written, deleted, named by key.",
+        "op",
+    )
 )
 
 # The server itself

@@ -10,6 +10,7 @@ from botapi.domain.names import run_id
 from botapi.domain.task import Task, TaskRequest, TaskState, become
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.transactions.counted import count_claim
 from botapi.transactions.create_task import EXPIRE
 from botapi.transactions.update_bot import Stamp, stage_update
 
@@ -116,4 +117,5 @@ def _stage_claim(
     )
     stage_update(txn, bot.bot_id, update, stamp, known=known)
     txn.notify(f"task!{old.task_id}")
+    count_claim(new)
     return new

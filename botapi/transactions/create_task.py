@@ -10,6 +10,7 @@ from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.documents import pack
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, Txn, join_key
+from botapi.transactions.counted import count_made
 
 DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a request uuid is remembered (bot-api 10.5)."""
@@ -200,6 +201,7 @@ def stage_new(txn: Txn, request: TaskRequest, wanted: Doc, finished: Task | None
         task = replace(_new_task(request), pend_key=pending.key)
     txn.put(codec.REQ, wanted)
     txn.put(codec.TASK, codec.task_doc(task))
+    count_made(task)
     return task
 
 

@@ -7,6 +7,7 @@ from botapi.domain.completion import end_pending
 from botapi.domain.task import Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Txn
+from botapi.transactions.counted import count_end
 from botapi.transactions.create_task import EXPIRE
 from botapi.transactions.follow_up import stage_after_end
 
@@ -30,6 +31,7 @@ def stage_end_pending(
     txn.put(codec.TASK, codec.task_doc(ended, was))
     txn.notify(f"task!{task.task_id}")
     stage_after_end(txn, ended, now_ms)
+    count_end(ended)
     return ended
 
 

@@ -7,6 +7,7 @@ from botapi.domain.completion import Ending, finish
 from botapi.domain.task import OutputPosition, Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Txn
+from botapi.transactions.counted import count_end
 from botapi.transactions.follow_up import stage_after_end
 
 
@@ -52,4 +53,5 @@ def stage_end(
     txn.put(codec.OUTPOS, codec.output_position_doc(task.task_id, sealed, position_was))
     txn.notify(f"task!{task.task_id}")
     stage_after_end(txn, task, now_ms, ending.may_run_on_s)
+    count_end(task)
     return Finished(task, changed=True)

@@ -1,7 +1,9 @@
 """A run's progress: output at an absolute offset, and its end (bot-api 5.1 to 5.5)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
+from botapi import metrics
 from botapi.domain.bot import Bot
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind, event_key
 from botapi.domain.completion import Ending, event_of
@@ -124,6 +126,7 @@ def _after_the_end(
     why_not = _why_not(known[0], task, progress)
     if why_not is not None:
         return why_not
+    metrics.after_commit(metrics.LATE_UPDATES.inc)
     if progress.output:
         task = stage_late(txn, ended, progress.offset, progress.output)
     if progress.ending is not None:
@@ -141,6 +144,7 @@ def _why_not(bot: Bot, task: Task, progress: Progress) -> NotCurrent | Foreign |
 
 
 def _stage_output(txn: Txn, task_id: str, placed: Append) -> None:
+    metrics.after_commit(partial(metrics.OUTPUT_BYTES.inc, len(placed.data)))
     for start in range(0, len(placed.data), PIECE_BYTES):
         piece = placed.data[start : start + PIECE_BYTES]
         txn.put(codec.OUT, codec.output_doc(task_id, placed.offset + start, piece))
