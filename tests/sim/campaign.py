@@ -60,7 +60,7 @@ def _counts(counter):
 
 def one(seed, databases=None):
     """Run and check one seed; its total. On a fresh one of the databases, if there are any."""
-    result = Sim(seed).run() if databases is None else _run_on(databases.open(), seed)
+    result = Sim(seed).run() if databases is None else _run_on(databases, seed)
     violations = check(result)
     total = Total(1, result.calls, result.turns, result.ends_at_s)
     total.faults = Counter(result.history.faults)
@@ -74,8 +74,8 @@ def one(seed, databases=None):
     return total
 
 
-def _run_on(engine, seed):
-    with closing(engine):
+def _run_on(databases, seed):
+    with databases.empty() as engine:
         result = Sim(seed, engine).run()
         result.ground.check_same()
     return result
@@ -90,9 +90,12 @@ def _text(seed, result, violation):
 def chunk(start, count, mutant="", address=""):
     """Some seeds one after the other in this process, on databases below an address if given."""
     total = Total()
-    databases = Databases(address) if address else None
     shared()  # before the bug is there: what all seeds share is sound
-    with MUTANTS[mutant].applied() if mutant else nullcontext(), rare_collections():
+    with (
+        MUTANTS[mutant].applied() if mutant else nullcontext(),
+        rare_collections(),
+        closing(Databases(address)) if address else nullcontext() as databases,
+    ):
         for seed in range(start, start + count):
             total.add(one(seed, databases))
     return total

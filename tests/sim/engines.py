@@ -6,7 +6,7 @@ is the end of the run.
 """
 
 import uuid
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 
 from botapi import engines
 from botapi.clock import SystemClock, SystemRng
@@ -127,10 +127,6 @@ class EngineGround(Ground):
                 some = [(key, stored.get(key), double.get(key)) for key in sorted(wrong)[:5]]
                 raise Differs(f"{kind}: {some}")
 
-    def close(self):
-        """The run is over."""
-        self._engine.close()
-
     def _both(self, what, kind, *args, **more):
         expected = getattr(super(), what)(kind, *args, **more)
         if self._engine is None:
@@ -146,22 +142,46 @@ def _same(what, found, expected, *asked):
 
 
 class Databases:
-    """Fresh databases of one engine for the seeds of one process, by what they are named after.
+    """Empty databases of one engine, one after the other, below one address.
 
-    `sqlite:FOLDER`, `postgresql://…` and `datastore://…`: a folder, a schema, a namespace each.
+    `sqlite:FOLDER`: a folder each; `datastore://…`: a namespace each; `postgresql://…`: one
+    schema of this process that is emptied each time, for its tables take long to make.
     """
 
     def __init__(self, base):
         self._base = base
+        self._kept = None
 
-    def open(self):
+    @contextmanager
+    def empty(self):
         """The engine on a database that holds nothing."""
-        address = self._fresh(f"sim{uuid.uuid4().hex}")
+        name = f"sim{uuid.uuid4().hex}"
+        if self._base.startswith("postgresql:"):
+            if self._kept is None:
+                self._kept = self.open(fresh_schema(self._base, name))
+            yield self._kept
+            _clear(self._kept)
+            return
+        is_file = self._base.startswith("sqlite:")
+        place = self._base.partition("?")[0]
+        with closing(
+            self.open(f"{place}/{name}" if is_file else f"{place}?namespace={name}")
+        ) as it:
+            yield it
+
+    def open(self, address):
+        """The engine at an address."""
         return engines.open_address(address, Settings(), Threads(), SystemClock(), SystemRng())
 
-    def _fresh(self, name):
-        if self._base.startswith("sqlite:"):
-            return f"{self._base}/{name}"
-        if self._base.startswith("datastore:"):
-            return f"{self._base.partition('?')[0]}?namespace={name}"
-        return fresh_schema(self._base, name)
+    def close(self):
+        """No seed comes any more."""
+        if self._kept is not None:
+            self._kept.close()
+
+
+def _clear(engine):
+    for kind in engine.kinds():
+        keys = engine.scan_keys(kind, "\x01", END, limit=PAGE * 10)
+        engine.transact(
+            lambda txn, kind=kind, keys=keys: [txn.delete(kind, key) for key in keys], label="clear"
+        )

@@ -35,8 +35,8 @@ def test_sim_finds_an_engine_that_forgets(tmp_path):
     """One document fewer than there should be, or a write that never came: the run says so."""
 
     class Forgetful(Databases):
-        def open(self):
-            store = super().open()
+        def open(self, address):
+            store = super().open(address)
             attempt = store.attempt
 
             def forget(fn, *, timeout_s):
