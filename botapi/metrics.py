@@ -166,13 +166,6 @@ STORE_DOCUMENTS = Bound(
         "did",
     )
 )
-STORE_DOCUMENTS = Bound(
-    _counter(
-        "skep_store_documents_total",
-        "Documents that the Datastore engine is billed for: read, written, deleted, named by key.",
-        "op",
-    )
-)
 
 # The server itself
 
