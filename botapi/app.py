@@ -4,14 +4,20 @@ It knows everything, so that nobody else has to.
 """
 
 import logging
+import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from socket import gethostname
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from botapi import __version__, api, web
+from botapi import __version__, api, metrics, observe, web
+from botapi.admission import Admission
+from botapi.api import access, people
 from botapi.api.server import ApiServer
 from botapi.auth.bootstrap import EnrolledDigests
 from botapi.auth.credentials import CredentialChecker
@@ -29,6 +35,7 @@ from botapi.auth.release_signing import (
     sign_manifest,
 )
 from botapi.auth.sign_in import IssuerClient
+from botapi.blobs import disk
 from botapi.blobs.bucket import BucketBlobs
 from botapi.blobs.disk import DiskBlobs
 from botapi.blobs.protocol import BlobStore
@@ -44,22 +51,28 @@ from botapi.cfg.watcher import Change, Watcher
 from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.manifest import Label
+from botapi.domain.permissions import Permission
 from botapi.door import Door, internal_error
+from botapi.observe import Observed
 from botapi.scheduler.blob_sweep import BlobSweep
+from botapi.scheduler.fleet_counts import FleetCounts
 from botapi.scheduler.last_seen import LastSeen
 from botapi.scheduler.offers import Offers
+from botapi.scheduler.presence import Presence
+from botapi.scheduler.readiness import Readiness
 from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.scheduler.sweeps import Sweeps
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store import codec
-from botapi.store.protocol import Store, StoreError, Txn
+from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError, Txn
 from botapi.transactions.create_api_key import note_used
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
 from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
+from botapi.transactions.server_presence import Server, living
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +95,23 @@ class Parts:
     offers: Offers
     last_seen: LastSeen
     sweeps: Sweeps
+    presence: Presence
     door: Door
+    admission: Admission
     bots: BotServer
     api: ApiServer
     stop: list[Callable[[], None]] = field(default_factory=list)
+    observed: Observed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.observed = _observed(self)
 
     def start(self) -> None:
         """Begin what runs beside the requests."""
         _watch(self.watcher, self.clock.now_ms())
         self.concurrency.spawn(self.offers.run)
         self.concurrency.spawn(self.sweeps.run)
+        self.concurrency.spawn(self.observed.run)
 
     def release(self) -> None:
         """Answer every held call now: the process is about to stop."""
@@ -102,6 +122,9 @@ class Parts:
         """Stop everything and close the store."""
         self.release()
         self.sweeps.close()
+        with suppress(StoreError):  # it is silent from now on, which says the same
+            self.presence.close()
+        self.observed.close()
         for stop in self.stop:
             stop()
         self.store.close()
@@ -112,6 +135,28 @@ def open_blobs(settings: Settings, clock: Clock) -> BlobStore:
     if settings.blobs != "disk":
         return BucketBlobs(settings.blobs, clock)
     return DiskBlobs(settings.data_dir / "blobs", settings.blobs_max, clock)
+
+
+def blobs_place(settings: Settings, rng: Rng) -> str:
+    """Names where blobs are kept; empty for a server whose store nobody shares."""
+    if not settings.is_shared:
+        return ""
+    if settings.blobs != "disk":
+        return settings.blobs
+    return disk.place_of(settings.data_dir / "blobs", f"{rng.randbits(64):016x}")
+
+
+def other_blobs(settings: Settings, store: Store, clock: Clock, rng: Rng) -> str:
+    """Why this server must not start: another one of its store keeps blobs elsewhere."""
+    here = blobs_place(settings, rng)
+    for server in living(store, clock.now_ms()) if here else ():
+        if server.blobs != here:
+            return (
+                f"SKEP_BLOBS={settings.blobs}: {server.named} of the same store keeps blobs in "
+                f"another place: give all servers one bucket, or one shared folder as "
+                f"{settings.data_dir / 'blobs'}"
+            )
+    return ""
 
 
 def open_vault(settings: Settings, rng: Rng) -> Vault:
@@ -143,7 +188,11 @@ def build(
     blob_store = open_blobs(settings, clock)
     blobs = Transfers(blob_store, concurrency)
     last_seen = LastSeen(store, settings.seen_flush_s)
-    news = _News(config, archives, offers, directory, store)
+    holder = f"{rng.randbits(64):016x}"
+    place = blobs_place(settings, rng)
+    me = Server(holder, gethostname(), __version__, SCHEMA_NUMBER, place, 0)
+    presence = Presence(store, clock, me, _end_this_process)
+    news = _News(config, archives, offers, directory, store, presence)
     sweeps = Sweeps(
         store=store,
         concurrency=concurrency,
@@ -159,7 +208,7 @@ def build(
         ),
         rollouts=Rollouts(RingWatch(store, concurrency, config, archives, last_seen), clock, rng),
         ready_ms=clock.now_ms(),
-        holder=f"{rng.randbits(64):016x}",
+        holder=holder,
     )
     key_sets = KeySets(concurrency, clock)
     bots = BotServer(
@@ -195,7 +244,9 @@ def build(
         offers=offers,
         last_seen=last_seen,
         sweeps=sweeps,
+        presence=presence,
         door=Door(settings, clock, rng),
+        admission=Admission(concurrency, clock, rng),
         bots=bots,
         api=ApiServer(
             store=store,
@@ -306,6 +357,7 @@ def _watcher(
         )
 
     def reject(rejected: Rejected) -> None:
+        metrics.CONFIG_ERRORS.inc()
         reject_config(store, rejected)
 
     return Watcher(
@@ -329,8 +381,8 @@ def _watch(watcher: Watcher, now_ms: int) -> None:
 class _News:
     """What a process does each second beside its sweeps.
 
-    Held bots are told to come back when the archive or bots.cfg has changed, and the use of
-    API keys is written down once a minute.
+    Held bots are told to come back when the archive or bots.cfg has changed, the use of
+    API keys is written down once a minute, and the process says that it is there.
     """
 
     config: Provider
@@ -338,6 +390,7 @@ class _News:
     offers: Offers
     directory: Directory
     store: Store
+    presence: Presence
     seen: tuple[int, int] | None = None
 
     def look(self) -> None:
@@ -350,38 +403,57 @@ class _News:
         used = self.directory.take_used()
         if used:
             note_used(self.store, used)
+        self.presence.beat()
+
+
+def _end_this_process() -> None:
+    """As an operator would: calls are answered first."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def create_app(parts: Parts) -> Flask:
     """The WSGI application over these parts."""
     app = Flask("skep", static_folder=None)
-    install_bot_routes(app, parts.bots, parts.door)
+    install_bot_routes(app, parts.bots, parts.door, parts.admission)
     parts.door.install(app)
     api.install(app, parts.api, parts.door)
     web.install(app, parts.api, parts.door)
-    app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type="text/plain"))
-    app.add_url_rule("/readyz", "readyz", lambda: _readyz(parts))
+    observe.install(app, parts.observed, parts.door)
     for path in PLATFORM_CALLS:
-        app.add_url_rule(path, path.rpartition("/")[2], lambda: _readyz(parts))
+        name = path.rpartition("/")[2]
+        app.add_url_rule(path, name, lambda: observe.readyz(parts.observed.readiness))
     if parts.settings.cron_header:
         app.add_url_rule("/internal/cron/sweep", "cron_sweep", lambda: _cron_sweep(parts))
     app.register_error_handler(Exception, _unexpected)
     return app
 
 
-def _readyz(parts: Parts) -> Response:
-    failing = []
-    try:
-        parts.store.schema()
-        parts.config.cached()
-        parts.bots.keys.secret("session")
-    except StoreError:
-        failing.append("store")
-    if parts.archives.problem():
-        failing.append("bot_archive")
-    status = 503 if "store" in failing else 200
-    body = "ready\n" if not failing else "failing: " + ", ".join(failing) + "\n"
-    return Response(body, status, content_type="text/plain")
+def _observed(parts: Parts) -> Observed:
+    """What the server shows of itself; metrics to those who may see all bots and tasks."""
+
+    def may_read(http: Request) -> None:
+        cookie = http.cookies.get(people.SESSION_COOKIE, "")
+        person = people.person_of_call(parts.api, http.headers.get("Authorization", ""), cookie)
+        for permission in (Permission.LIST_BOTS, Permission.LIST_TASKS):
+            access.check_server(person.caller, permission)
+
+    shared = (parts.store, parts.config)
+    return Observed(
+        readiness=Readiness(
+            *shared,
+            parts.concurrency,
+            parts.clock,
+            load_keys=lambda: parts.bots.keys.secret("session"),
+            archive_problem=parts.archives.problem,
+        ),
+        fleet=FleetCounts(
+            *shared, parts.archives, parts.concurrency, parts.clock, parts.settings.data_dir
+        ),
+        concurrency=parts.concurrency,
+        open_to=parts.settings.metrics_from,
+        may_read=may_read,
+        held_calls=parts.offers.waiting_count,
+    )
 
 
 def _cron_sweep(parts: Parts) -> Response:

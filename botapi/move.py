@@ -1,6 +1,6 @@
-"""`skep store copy` and `skep store check`: a database moved to another engine, and read whole.
+"""`skep store`: a database copied to another engine, read whole, or put on a new schema.
 
-Both open the databases themselves and ask no server (docs/deploy/moving.md).
+All open the databases themselves and ask no server (docs/deploy/moving.md, docs/upgrading.md).
 """
 
 import json
@@ -23,9 +23,10 @@ from botapi.secrets.by_name import SecretError, resolved
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec, copying
 from botapi.store.copying import Tally
-from botapi.store.protocol import Store, StoreError
+from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError
 from botapi.store.sqlite_copy import damage
 from botapi.store.sqlite_files import DATABASE
+from botapi.transactions.server_presence import living, raise_schema
 
 FOUND, USAGE, FAILED, CONFLICT = 1, 2, 3, 9
 SAY_EVERY = 10_000
@@ -43,7 +44,7 @@ class MoveError(Exception):
 
 @click.group()
 def store() -> None:
-    """Copy a whole database to another engine, or check one."""
+    """Copy a whole database to another engine, check one, or raise its schema."""
 
 
 _FORMAT = click.option("--format", "-o", "form", metavar="FORMAT", help="table or json")
@@ -89,6 +90,50 @@ def check(address: str | None, form: str | None) -> None:
         _fail(MoveError(str(error), FAILED))
     _print_check(chosen.format, shown(where), report)
     sys.exit(FOUND if report.findings else 0)
+
+
+@store.command()
+@_FORMAT
+def upgrade(form: str | None) -> None:
+    """Put the schema of this Skep in force, once every server process knows it.
+
+    The last step of an upgrade (docs/upgrading.md): releases that do not know it refuse to
+    start afterwards.
+    """
+    chosen = _settings(form)
+    try:
+        before = raise_to_known(chosen)
+    except MoveError as error:
+        _fail(error)
+    except StoreError as error:
+        _fail(MoveError(str(error), FAILED))
+    if chosen.format == "json":
+        click.echo(json.dumps({"before": before, "schema": SCHEMA_NUMBER}))
+    elif before == SCHEMA_NUMBER:
+        click.echo(f"schema {SCHEMA_NUMBER} is in force already")
+    else:
+        click.echo(f"schema {SCHEMA_NUMBER} is in force, before it {before}")
+
+
+def raise_to_known(chosen: Settings) -> int:
+    """Raise the schema number in force to the one that this Skep knows; the one before.
+
+    Raises MoveError naming the living processes that do not know it, StoreError.
+    """
+    clock, rng = SystemClock(), SystemRng()
+    with ExitStack() as stack:
+        found = _open(stack, chosen, chosen.store, clock, must_exist=True)
+        now_ms = clock.now_ms()
+        older = [each for each in living(found, now_ms) if each.knows < SCHEMA_NUMBER]
+        if older:
+            names = ", ".join(server.named for server in older)
+            raise MoveError(
+                f"these server processes do not know schema {SCHEMA_NUMBER}: {names}; bring them "
+                "to this release first (one that was killed counts for 60 s more)",
+                CONFLICT,
+            )
+        entry_id = f"{rng.randbits(96):024x}"
+        return raise_schema(found, SCHEMA_NUMBER, entry_id=entry_id, now_ms=now_ms)
 
 
 def move(

@@ -20,9 +20,28 @@ from botapi.clock import Clock
 from botapi.domain.cas import Digest, MissingBlob
 from botapi.store.protocol import Outage, StoreFull
 
+PLACE = "place"
+"""File with a name of the folder, so that two servers know whether they share it."""
 LEFT_OVER_S = 86_400
 """Age of a half-written file that no process can still be writing."""
 FULL = frozenset({ENOSPC, EDQUOT})
+
+
+def place_of(folder: Path, new: str) -> str:
+    """The name of a folder of blobs: the same for everybody who sees the same folder.
+
+    `new` becomes its name unless it has one. Raises StoreError.
+    """
+    with _disk_errors():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, encoding="ascii") as file:
+            file.write(new)
+            file.flush()
+            os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, folder / PLACE)
+        _sync(folder)
+        return (folder / PLACE).read_text(encoding="ascii")
 
 
 class DiskBlobs:

@@ -5,6 +5,7 @@ that costs a few calls of `stat`.
 """
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ class Push(Protocol):
         """Is a new revision in force? None when `parent` is not the one in force any more."""
         ...
 
+
+_NOT_READ = "%s is not read: servers share the configuration in the store; use skep config apply"
+
+log = logging.getLogger(__name__)
 
 Reject = Callable[[Rejected], None]
 """Notes files that are kept out; bound to `transactions.push_config` as well."""
@@ -64,8 +69,8 @@ class _Looked:
 class Watcher:
     """Looks at one folder. `check` is called by one thread at a time.
 
-    Unless the folder `is_needed`, a server without it is no mistake: of many servers of one
-    store none need have the files.
+    Unless the folder `is_needed` it may give the first revision and no other: many servers
+    of one store may have different files, and each would undo what another one did.
     """
 
     def __init__(
@@ -119,9 +124,12 @@ class Watcher:
         parent = snapshot.digest
         try:
             found = files.content(self._folder)
+            if parent and not self._is_needed:
+                if found is not None:
+                    log.warning(_NOT_READ, self._folder)
+                return _Looked(parent, "")
             if found is None:
-                # no file at all is fine as long as there has never been one
-                if not parent or not self._is_needed:
+                if not parent:  # no file at all is fine as long as there has never been one
                     return _Looked(parent, "")
                 raise files.no_file("the file is gone; what it said stays in force")
             source, meaning = read(found)

@@ -29,6 +29,7 @@ from botapi.store.protocol import (
 )
 from botapi.transactions.create_task import EXPIRE
 from botapi.transactions.enrol_bot import KIND as ENROLLED
+from botapi.transactions.server_presence import KIND as SERVERS
 
 MAX_FINDINGS = 1_000
 """Most that are told of; the rest is counted."""
@@ -483,6 +484,7 @@ RULES: Mapping[str, Rule] = {
     codec.DEDUP: Rule(_body),
     codec.AUDIT: Rule(_has("at_ms", "actor", "verb", "target", "reason", "before", "after")),
     codec.DUTY: Rule(_has("holder", "until_ms", "fence")),
+    SERVERS: Rule(_has("server_id", "knows", "seen_ms")),
     provider.KIND: Rule(_read_cfg, refs=_cfg_refs, problem=_cfg_problem),
     releases.KIND: Rule(_read_archive, refs=_archive_refs, problem=_archive_problem),
     keys.KIND: Rule(lambda doc: keys.read_keys(doc.body)),

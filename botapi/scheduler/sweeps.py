@@ -44,6 +44,7 @@ from botapi.transactions.hold_duty import Fence, hold_duty, leave_duty
 from botapi.transactions.offer_lease import return_offer
 from botapi.transactions.repair_pending import repair_pending
 from botapi.transactions.rotate_keys import ROTATING, advance_rotation
+from botapi.transactions.server_presence import KIND as SERVERS
 from botapi.transactions.skip_slice import skip_slice
 from botapi.transactions.update_bot import Stamp
 
@@ -62,7 +63,7 @@ MAX_PASSES = 16
 """Looks at the timers in one go: what is done may set more in motion."""
 OVERRAN = "it went on long after its limits"
 DELETE_PIECES = 100
-EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT, OF_TASKS)
+EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT, OF_TASKS, SERVERS)
 _END = "\U0010ffff"
 
 log = logging.getLogger(__name__)

@@ -316,10 +316,14 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """One `skep serve`; started again on the same port. `environ` are its settings."""
+    """One `skep serve`; started again on the same port. `environ` are its settings.
+
+    `sources` is where `botapi` is: of this release, or of another one.
+    """
 
     def __init__(self, folder: Path, environ: Mapping[str, str], data: Path | None = None) -> None:
         self.folder = folder
+        self.sources = REPOSITORY
         self.data = data or folder / "data"
         self.environ = dict(environ)
         self.settings: dict[str, str] = {}
@@ -339,13 +343,14 @@ class ServerProcess:
         with (self.folder / "init.log").open("wb") as errors:
             done = subprocess.run(
                 [*SKEP, "init", "--data-dir", str(self.data)],
-                cwd=REPOSITORY,
-                env=clean_environ(),
+                cwd=self.sources,
+                env=clean_environ(**self.environ),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 check=True,
             )
-        self.bots_cfg.write_text(bots_cfg)
+        if self.bots_cfg.exists():
+            self.bots_cfg.write_text(bots_cfg)
         found = KEY.search(done.stdout.decode())
         assert found is not None, done.stdout
         return found[1]
@@ -367,7 +372,7 @@ class ServerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                cwd=REPOSITORY,
+                cwd=self.sources,
                 env=clean_environ(**self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -520,7 +525,10 @@ class BotProcess:
 
 
 class Fleet:
-    """A server and its bots, with a copy of the bot's sources that the test may edit."""
+    """A server and its bots, with a copy of the bot's sources that the test may edit.
+
+    With a `SKEP_STORE` that servers share each has a data folder of its own.
+    """
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -528,6 +536,9 @@ class Fleet:
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "bot_client", self.archive, ignore=unwanted)
         settings = {"SKEP_BOT_ARCHIVE": str(self.archive), **settings}
+        self.is_shared = settings.get("SKEP_STORE", "sqlite") != "sqlite"
+        if self.is_shared:
+            settings = {"SKEP_SECRETS_KEYS": str(folder / "data" / "secrets.keys"), **settings}
         self.server = ServerProcess(folder, settings)
         self.servers = [self.server]
         self.bots: dict[str, BotProcess] = {}
@@ -554,10 +565,34 @@ class Fleet:
         return self.bots[bot_id]
 
     def add_server(self, **settings: str) -> ServerProcess:
-        """Another server process on the same data folder."""
+        """Another server on the same store: on the same data folder, unless that is shared.
+
+        Then only the blobs are in the same folder.
+        """
         environ = {**self.server.environ, **settings}
-        self.servers.append(ServerProcess(self.folder, environ, self.server.data))
+        data = self.server.data
+        if self.is_shared:
+            data = self.folder / f"data-{len(self.servers) + 1}"
+            data.mkdir()
+            blobs = self.server.data / "blobs"
+            blobs.mkdir(exist_ok=True)
+            (data / "blobs").symlink_to(blobs)
+        self.servers.append(ServerProcess(self.folder, environ, data))
         return self.servers[-1]
+
+    def start(self) -> None:
+        """Start the first server; the configuration of a shared store is applied through it."""
+        self.server.start()
+        if self.is_shared:
+            self.apply(BOTS_CFG)
+
+    def apply(self, bots_cfg: str, api: Api | None = None) -> Json:
+        """`skep config apply` of another bots.cfg."""
+        api = api or self.api
+        now = api.get("/config")
+        files = {**now["files"], "bots.cfg": bots_cfg}
+        body = {"files": files, "reason": "a test", "parent": now["digest"]}
+        return dict(api.post("/config/apply", body))
 
     def key(self) -> str:
         """A new name for a request."""
@@ -621,7 +656,7 @@ def running_fleet(folder: Path, *bot_ids: str, **settings: str) -> Iterator[Flee
     """A fleet for a `with`: one server, these bots, everything ended afterwards."""
     fleet = Fleet(folder, **settings)
     try:
-        fleet.server.start()
+        fleet.start()
         if bot_ids:
             fleet.add_bots(*bot_ids)
         yield fleet
