@@ -10,7 +10,13 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 R = TypeVar("R")
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -27,6 +33,7 @@ REQUEST_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30
 LONG_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 14_400.0)
 """Buckets of what tasks take."""
 
+disable_created_metrics()
 REGISTRY = CollectorRegistry()
 """Everything of this process; `/metrics` shows it."""
 

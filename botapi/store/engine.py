@@ -90,7 +90,7 @@ class Engine(Transactions):
 
 def _timed(op: str, read: Callable[..., Any]) -> Callable[..., Any]:
     """The read, its time noted whatever comes of it."""
-    observe = metrics.operation(op).seconds.observe
+    observe = metrics.STORE_SECONDS.labels(op).observe
 
     @wraps(read)
     def timed(self: Engine, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as the read

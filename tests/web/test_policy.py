@@ -9,6 +9,7 @@ from botapi.app import create_app
 OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),  # from loopback; tests/test_observe.py holds who may read it
     ("GET", "/signin"),
     ("POST", "/signin"),  # needs the token of its own form
     *(("GET", f"/auth/openid/{name}") for name in ("state", "login", "callback", "logout")),
@@ -17,7 +18,7 @@ OPEN = {
     ("GET", "/.well-known/openid-configuration"),  # what checks our identity tokens reads these
     ("GET", "/.well-known/jwks.json"),
 }
-MACHINES = ("/api/", "/prpc/", "/_ah/", "/healthz", "/readyz", "/.well-known/")
+MACHINES = ("/api/", "/prpc/", "/_ah/", "/healthz", "/readyz", "/metrics", "/.well-known/")
 BOT_PATHS = ("/swarming/", "/skep/", "/bot_code", "/bootstrap")
 HEADERS = {
     "X-Frame-Options": "DENY",
