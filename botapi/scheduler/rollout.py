@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from botapi import metrics
 from botapi.cfg import releases
 from botapi.cfg.provider import Provider
 from botapi.cfg.releases import Releases
@@ -223,6 +224,8 @@ class Rollouts:
         rollout = self.watch.archives.deployed().open_rollout
         done = 0
         began = self.clock.monotonic()
+        if rollout is None:
+            metrics.ROLLOUT_BOTS.clear()
         if rollout is not None and rollout.stage is Stage.RUNNING and began >= self._next_judge:
             done += self._judge(rollout, now_ms)
             ended = self.clock.monotonic()
@@ -234,6 +237,7 @@ class Rollouts:
 
     def _judge(self, rollout: Rollout, now_ms: int) -> int:
         tally = self.watch.tally(rollout, now_ms)
+        _show(rollout, tally)
         verdict = judge(rollout, tally, now_ms)
         if verdict is Verdict.WAIT:
             return 0
@@ -293,3 +297,12 @@ class Rollouts:
             if len(keys) < PAGE:
                 return frozenset(found)
             lo = keys[-1] + "\0"
+
+
+def _show(rollout: Rollout, tally: Tally) -> None:
+    """What became of the bots of the ring, for the metrics."""
+    metrics.ROLLOUT_BOTS.clear()
+    ring = f"{rollout.percent}%"
+    for state in ("waiting", "healthy", "failed", "unfit"):
+        shown = metrics.ROLLOUT_BOTS.labels(rollout.candidate[:12], ring, state)
+        shown.set(getattr(tally, state))

@@ -5,10 +5,13 @@ and goes on does no harm. One item that fails does not stop the others.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from botapi import metrics
 from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency, Event
 from botapi.domain.bot import Bot, LiveBot
@@ -63,6 +66,8 @@ MAX_PASSES = 16
 """Looks at the timers in one go: what is done may set more in motion."""
 OVERRAN = "it went on long after its limits"
 DELETE_PIECES = 100
+MAX_SHOWN_QUEUES = 100
+"""Queues without a bot whose slices are counted for the metrics, `PAGE` of each at most."""
 EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT, OF_TASKS, SERVERS)
 _END = "\U0010ffff"
 
@@ -153,31 +158,48 @@ class Sweeps:
     def round(self) -> dict[str, int]:
         """One round: how many items each sweep changed; empty when another process sweeps."""
         if not self._holds_duty():
+            metrics.TASKS_UNRUNNABLE.clear()
+            metrics.ROLLOUT_BOTS.clear()
             return {}
-        now_ms = self.clock.now_ms()
+        with self._timed("sweep"):
+            return self._round(self.clock.now_ms())
+
+    def _round(self, now_ms: int) -> dict[str, int]:
         self.watch(now_ms)
-        done = {
-            "slices": self._do_timers(now_ms),
-            "offers": self._return_offers(now_ms),
-        }
+        done = {}
+        with self._timed("timers"):
+            done["slices"] = self._do_timers(now_ms)
+        with self._timed("offers"):
+            done["offers"] = self._return_offers(now_ms)
         if self.clock.monotonic() >= self.next_silent:
             every_s = SILENT_EVERY_ROUNDS * self.settings.sweep_s
             self.next_silent = self.clock.monotonic() + every_s
-            done["bots"] = self._silent_bots(now_ms)
-            done["runs"] = self._silent_runs(now_ms)
-        self._guard("rollout", lambda: self.rollouts.round(now_ms))
+            with self._timed("silence"):
+                done["bots"] = self._silent_bots(now_ms)
+                done["runs"] = self._silent_runs(now_ms)
+        with self._timed("rollout"):
+            self._guard("rollout", lambda: self.rollouts.round(now_ms))
         self._guard("blobs", self.blobs.round)
         if self.clock.monotonic() >= self.next_slow:
             self.next_slow = self.clock.monotonic() + SLOW_EVERY_S
-            done["skipped"] = self._skip_slices()
-            done["repairs"] = self._repair()
-            done["keys"] = self._advance_keys(now_ms)
-            done["expired"] = self._delete_expired(now_ms)
-            done["tasks"] = self._delete_old_tasks(now_ms)
+            with self._timed("slow"):
+                done["skipped"] = self._skip_slices()
+                done["repairs"] = self._repair()
+                done["keys"] = self._advance_keys(now_ms)
+                done["expired"] = self._delete_expired(now_ms)
+                done["tasks"] = self._delete_old_tasks(now_ms)
         if self.clock.monotonic() >= self.next_queues:
             self.next_queues = self.clock.monotonic() + QUEUES_EVERY_S
             done["queues"] = self._delete_queues(now_ms)
         return done
+
+    @contextmanager
+    def _timed(self, job: str) -> Iterator[None]:
+        """Note how long a part of the round took, and when it last came to its end."""
+        began = self.clock.monotonic()
+        yield
+        metrics.SWEEP_SECONDS[job,].observe(self.clock.monotonic() - began)
+        metrics.SWEEP_SUCCESS[job,].set(self.clock.now_ms() / 1000)
 
     def do_due(self) -> bool:
         """Only what is due by a timer, and only in the process that sweeps."""
@@ -259,6 +281,7 @@ class Sweeps:
                         f"not claimed within {limit_ms // 1000} s",
                     ),
                 )
+        metrics.LEASES_EXPIRED.inc(done)
         return done
 
     def _skip_slices(self) -> int:
@@ -275,7 +298,18 @@ class Sweeps:
             if queue_key in self.without_bots and self._holds_duty():
                 done += self._skip_queue(pending)
         self.without_bots = frozenset(without)
+        self._show_unrunnable()
         return done
+
+    def _show_unrunnable(self) -> None:
+        """How many slices wait in each pool that nobody could run."""
+        waiting: Counter[str] = Counter()
+        for queue_key in sorted(self.without_bots)[:MAX_SHOWN_QUEUES]:
+            keys = self.store.scan_keys(codec.PEND, *codec.queue_range(queue_key), limit=PAGE)
+            waiting[metrics.pool_label(split_key(queue_key)[0])] += len(keys)
+        metrics.TASKS_UNRUNNABLE.clear()
+        for pool, count in waiting.items():
+            metrics.TASKS_UNRUNNABLE.labels(pool).set(count)
 
     def _skip_queue(self, pending: tuple[Key, Key]) -> int:
         done, fence = 0, Fence(DUTY, self.holder, self.fence)
