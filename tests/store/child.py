@@ -14,8 +14,7 @@ import threading
 from contextlib import suppress
 
 from tests.store.conformance import schedules
-from tests.store.conformance.durable import opened
-from tests.store.conformance.support import doc, increment, keys_of
+from tests.store.conformance.support import doc, increment, keys_of, opened
 
 LIMIT_S = 30.0
 

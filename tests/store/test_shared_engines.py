@@ -16,3 +16,19 @@ class TestSharedSqlite(SharedConformance):
         yield f"sqlite:{tmp_path / 'data'}"
         with closing(sqlite3.connect(tmp_path / "data" / "skep.db")) as con:
             assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+class TestSharedPostgres(SharedConformance):
+    @pytest.fixture
+    def address(self, postgres_dsn):
+        return postgres_dsn
+
+
+class TestSharedDatastore(SharedConformance):
+    patience_s = 0.2
+    crowd = 60
+    rounds = 5
+
+    @pytest.fixture
+    def address(self, emulator):
+        return emulator.new_address()

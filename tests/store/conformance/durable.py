@@ -1,24 +1,14 @@
 """Databases that are opened again, by this code or by an older or newer one."""
 
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from botapi import engines
-from botapi.clock import SystemClock, SystemRng
-from botapi.concurrency import Threads
-from botapi.settings import Settings
 from botapi.store import codec, engine
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, SchemaInfo, SchemaMismatch
 from botapi.transactions.create_task import create_task
 from tests.factories import make_request
-from tests.store.conformance.support import any_of, doc, put
-
-
-def opened(address):
-    """The store at an address, closed at the end of the `with`."""
-    return closing(engines.open_address(address, Settings(), Threads(), SystemClock(), SystemRng()))
+from tests.store.conformance.support import any_of, doc, opened, put
 
 
 class Durable:

@@ -19,8 +19,7 @@ import pytest
 
 from botapi.store.protocol import AlreadyExists
 from tests.store.conformance import schedules
-from tests.store.conformance.durable import opened
-from tests.store.conformance.support import Effort, counted, doc, put
+from tests.store.conformance.support import Effort, counted, doc, opened, put
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 60.0
@@ -173,10 +172,10 @@ class Processes(Effort):
         dice = random.Random(seed)
         acknowledged = set()
         with opened(address) as store:
-            for turn in range(3):
+            for turn in range(2):
                 writers = [child("write", f"{turn}{name}", 4) for name in "ab"]
                 for writer in writers:
-                    for _ in range(dice.randrange(self.rounds // 2, self.rounds * 4)):
+                    for _ in range(dice.randrange(self.rounds // 5, self.rounds * 2)):
                         acknowledged.add(writer.stdout.readline().strip())
                     writer.kill()
                 for writer in writers:

@@ -2,8 +2,12 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
+from botapi import engines
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import Threads
+from botapi.settings import Settings
 from botapi.store.protocol import Doc
 
 LIMIT_S = 20.0
@@ -26,6 +30,11 @@ class Effort:
     """Documents that four processes claim."""
     rounds = 50
     """What each thread of each process does, one after the other."""
+
+
+def opened(address):
+    """The store at an address, closed at the end of the `with`."""
+    return closing(engines.open_address(address, Settings(), Threads(), SystemClock(), SystemRng()))
 
 
 def doc(key, *tags, expire_at=None, **body):
