@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from bench import processes
 from bench.wire import Connection
@@ -37,13 +38,18 @@ bot_group {
 class Fleet:
     """A server and its bots; a context manager that ends them."""
 
-    def __init__(self, folder: Path, seed: Callable[[Path], None] | None = None) -> None:
-        """`seed` is given the data folder before the server starts."""
+    def __init__(
+        self,
+        folder: Path,
+        seed: Callable[[Path], None] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`seed` is given the data folder before the server starts; `settings` are the server's."""
         self.folder = folder
         self.data = folder / "data"
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True)
-        self.url, self.key, self.environ = "", "", clean_environ()
+        self.url, self.key, self.environ = "", "", clean_environ() | dict(settings or {})
         self._bots: dict[str, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._seed = seed
@@ -53,7 +59,7 @@ class Fleet:
             self._init()
             if self._seed is not None:
                 self._seed(self.data)
-            self._serve()
+            self.start_server()
         except BaseException:
             self.close()
             raise
@@ -70,9 +76,8 @@ class Fleet:
     def close(self) -> None:
         """End the bots, then the server."""
         processes.end(self._bots.values())
-        if self._server is not None:
-            processes.end([self._server])
-        self._bots, self._server = {}, None
+        self.stop_server()
+        self._bots = {}
 
     def connect(self) -> Connection:
         """A connection with the admin's key."""
@@ -120,10 +125,19 @@ class Fleet:
     def _write_config(self) -> None:
         (self.data / "config" / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
 
-    def _serve(self) -> None:
-        serve = [*SKEP, "serve", "--data-dir", str(self.data), "--port", "0"]
-        self._server = start(serve, self._logs / "server.log", REPOSITORY, self.environ)
+    def stop_server(self) -> None:
+        """SIGTERM to the server, and wait for its end."""
+        if self._server is not None:
+            processes.end([self._server])
+        self._server = None
+
+    def start_server(self) -> None:
+        """Start it, after a stop on the port that it had; return when it answers."""
         written = self.data / "server.url"
+        written.unlink(missing_ok=True)
+        port = str(urlsplit(self.url).port or 0)
+        serve = [*SKEP, "serve", "--data-dir", str(self.data), "--port", port]
+        self._server = start(serve, self._logs / "server.log", REPOSITORY, self.environ)
 
         def is_there() -> bool:
             self._check()

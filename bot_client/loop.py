@@ -16,7 +16,7 @@ from bot_client.hooks import HookFailed
 from bot_client.lease import Lease
 from bot_client.lifecycle import Declined, Lifecycle
 from bot_client.parts import Leave, Parts, Reporter, needed_text
-from bot_client.transport import LEAVING, ONCE
+from bot_client.transport import LEAVING, ONCE, asked_pause
 from bot_client.work import Work
 
 log = logging.getLogger("bot.loop")
@@ -102,7 +102,7 @@ class Loop:
                 self._pause(errors.fail())
             except (Transient, Refused, ValueError) as failure:
                 log.warning("handshake failed: %s", failure)
-                self._pause(errors.fail())
+                self._pause(max(errors.fail(), self._asked(failure)))
             else:
                 return
 
@@ -111,6 +111,10 @@ class Loop:
         if p.enrolment.needs_enrolling():
             p.enrolment.enrol(p.api)
             p.api.secret = p.enrolment.secret
+
+    def _asked(self, failure: Exception) -> float:
+        """How long the server wants to be left alone, spread."""
+        return asked_pause(failure, self._clock)
 
     def _pause(self, seconds: float) -> None:
         self._clock.wait(seconds)
@@ -225,7 +229,7 @@ class Loop:
             command = self._obey_or_decline(reply)
         except (Transient, Refused, ValueError) as failure:
             log.warning("poll failed: %s", failure)
-            self._poll_timer.arm(self._poll_errors.fail())
+            self._poll_timer.arm(max(self._poll_errors.fail(), self._asked(failure)))
             return None
         self._poll_errors.succeed()
         self._session_errors.succeed()
@@ -320,7 +324,7 @@ class Loop:
                 lease = p.lease.ask(nonblocking=not blocking)
         except (Transient, Refused) as failure:
             log.warning("lease session: %s", failure)
-            self._lease_timer.arm(self._lease_errors.fail())
+            self._lease_timer.arm(max(self._lease_errors.fail(), self._asked(failure)))
             return None
         self._lease_errors.succeed()
         self._session_errors.succeed()

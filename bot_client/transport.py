@@ -23,6 +23,7 @@ T = TypeVar("T")
 READ_TIMEOUT_S = 60.0
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 MAX_RETRY_AFTER_S = 60.0
+RETRY_AFTER_SPREAD = 0.2
 MAX_REDIRECTS = 5
 _BROKEN = (OSError, http.client.HTTPException)
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
@@ -57,6 +58,15 @@ class Reply(NamedTuple):
 def retry_pause(attempt: int, clock: Patience) -> float:
     """Seconds to wait after failed attempt n, n counted from 0."""
     return float(min(10.0, clock.uniform(0, 1.5) + 1.5 ** (attempt - 1)))
+
+
+def asked_pause(failure: Exception, clock: Patience) -> float:
+    """Seconds that the server asked for with this failure, and up to a fifth more; else 0.
+
+    Never less than it asked; a fleet that was told one number must not return in step.
+    """
+    asked = failure.retry_after_s if isinstance(failure, Transient) else None
+    return (asked or 0.0) * clock.uniform(1, 1 + RETRY_AFTER_SPREAD)
 
 
 def raise_for(reply: Reply, what: str, path: str) -> None:
@@ -102,7 +112,7 @@ def with_retries(
             return call()
         except Transient as failure:  # noqa: PERF203 - a loop of network calls
             left = schedule.budget_s - (clock.now() - started)
-            pause = max(retry_pause(attempt, clock), failure.retry_after_s or 0.0)
+            pause = max(retry_pause(attempt, clock), asked_pause(failure, clock))
             attempt += 1
             if attempt >= schedule.attempts or left <= 0:
                 raise

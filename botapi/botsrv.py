@@ -7,6 +7,7 @@ where nine of ten requests are, at the calls of bots: the `Gate` finds them by t
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from flask import Blueprint, Flask, Response, current_app, g, request
 from werkzeug.wrappers import Request
 
 from botapi import logs
+from botapi.admission import Admission
 from botapi.auth.botsession import BadToken, MissingField, Session, is_expired, is_too_old
 from botapi.auth.oidc_issuer import CONFIGURATION_PATH, JWKS_PATH
 from botapi.blobs.transfer import Piece
@@ -83,6 +85,8 @@ class Route:
     needed: tuple[str, ...] = ("session",)
     limit: int = SMALL_BODY
     has_task_in_path: bool = False
+    is_expensive: bool = False
+    """Has it to wait for a place when many come at once (`botapi.admission`)?"""
     refuses_in_json: bool = False
     """Is a 400 JSON, because bots read it there (bot-api 1.9)?"""
 
@@ -99,7 +103,13 @@ def _route(path: str, kind: type[Any], handle: Callable[..., AnyReply], **more: 
 
 
 WITHOUT_SESSION = (
-    _route("/handshake", handshake.HandshakeRequest, handshake.handshake, needed=("dimensions",)),
+    _route(
+        "/handshake",
+        handshake.HandshakeRequest,
+        handshake.handshake,
+        needed=("dimensions",),
+        is_expensive=True,
+    ),
     _route("/poll", poll.PollRequest, poll.poll, needed=("dimensions", "session")),
 )
 WITH_SESSION = (
@@ -130,9 +140,10 @@ WITH_SESSION = (
 class BotRoutes:
     """The Flask side of the bot calls."""
 
-    def __init__(self, server: BotServer, door: Door) -> None:
+    def __init__(self, server: BotServer, door: Door, admission: Admission) -> None:
         self._server = server
         self._door = door
+        self._admission = admission
 
     def blueprint(self) -> Blueprint:
         """Every bot route."""
@@ -190,12 +201,13 @@ class BotRoutes:
     def _add_plain(self, routes: Blueprint) -> None:
         def get(path: str, name: str, view: Callable[..., AnyReply]) -> None:
             def respond(**path_values: str) -> Response:
-                return _response(view(**path_values))
+                with self._admission.place():
+                    return _response(view(**path_values))
 
             _only(routes, path, name, respond, "GET")
 
         server = self._server
-        get(f"{BOT_PATH}/server_ping", "server_ping", lambda: Text("Server up"))
+        _only(routes, f"{BOT_PATH}/server_ping", "server_ping", _ping, "GET")
         get(
             "/bootstrap",
             "bootstrap",
@@ -235,8 +247,9 @@ class BotRoutes:
         return bot_code.bot_code(self._server, self._flask_call(), asked)
 
     def _enroll(self) -> Response:
-        body = _json(_ENROLL, request)
-        return _response(enroll.enroll(self._server, self._flask_call(), body))
+        with self._admission.place():
+            body = _json(_ENROLL, request)
+            return _response(enroll.enroll(self._server, self._flask_call(), body))
 
     def _missing_blobs(self) -> Response:
         return _response(self._with_session(_MISSING, request, g.request_id))
@@ -281,8 +294,9 @@ class BotRoutes:
         )
 
     def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply:
-        call, body = self._read(route, http, rid, is_stranger=True)
-        return route.handle(self._server, call, body)
+        with self._admission.place() if route.is_expensive else nullcontext():
+            call, body = self._read(route, http, rid, is_stranger=True)
+            return route.handle(self._server, call, body)
 
     def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply:
         """The steps of bot-api 0.4, in their order."""
@@ -373,6 +387,10 @@ def _only(
 ) -> None:
     """A route that takes this method and no other, not even OPTIONS."""
     routes.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
+
+
+def _ping() -> Response:
+    return _response(Text("Server up"))
 
 
 def _unknown(rest: str) -> Response:
@@ -466,7 +484,8 @@ def _refused(error: Refusal, http: Request, *, as_json: bool = False) -> Respons
     if status == 404 or (status == 400 and as_json):
         body = dumps({"error": error.message}) + b"\n"
         return Response(body, status, content_type=JSON_TYPE)
-    return Response(line + "\n", status, content_type="text/plain; charset=utf-8")
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    return Response(line + "\n", status, headers, content_type="text/plain; charset=utf-8")
 
 
 def _too_large(error: BodyTooLarge) -> Response:
@@ -484,8 +503,8 @@ def _outage(error: StoreError) -> Response:
     return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")
 
 
-def install(app: Flask, server: BotServer, door: Door) -> None:
+def install(app: Flask, server: BotServer, door: Door, admission: Admission) -> None:
     """Add the bot routes to the application."""
-    routes = BotRoutes(server, door)
+    routes = BotRoutes(server, door, admission)
     app.register_blueprint(routes.blueprint())
     app.wsgi_app = routes.gate(app.wsgi_app)  # type: ignore[method-assign] # Flask's own advice

@@ -124,7 +124,7 @@ class Door:
         """Give every request an id and every answer its headers."""
         app.before_request(self._begin)
         app.after_request(self._end)
-        app.wsgi_app = self._observed(_closing(app.wsgi_app))  # type: ignore[assignment, method-assign]  # Flask's own advice
+        app.wsgi_app = _closing(self._observed(app.wsgi_app))  # type: ignore[assignment, method-assign]  # Flask's own advice
 
     def _begin(self) -> None:
         g.request_id = self.request_id(request)
@@ -247,7 +247,7 @@ def finish(response: Response, request_id: str) -> None:
     response.headers["X-Request-Id"] = request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     if response.status_code == 429:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
 
 
 def internal_error(request_id: str) -> Response:

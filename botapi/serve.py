@@ -8,9 +8,11 @@ import ipaddress
 import logging
 import os
 import resource
+import socket
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +30,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from botapi import app as composition
 from botapi import engines, logs, settings
+from botapi.admission import FIRST_WORDS
 from botapi.auth.access import KIND as API_KEYS
 from botapi.auth.access import new_api_key
 from botapi.cfg import first_bots_cfg
@@ -35,6 +38,7 @@ from botapi.cfg.bundle import Source
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets, Threads
 from botapi.domain.permissions import Role
+from botapi.observe import WorkerFiles
 from botapi.secrets.by_name import SecretError, resolved
 from botapi.secrets.key_file import KeyFileError, make_key_file
 from botapi.settings import Settings, SettingsError
@@ -47,6 +51,14 @@ URL_FILE = "server.url"
 KEEPALIVE_S = 75
 GRACEFUL_S = 25
 MAX_CONNECTIONS = 20_000
+BACKLOG = 8_192
+"""Connections that wait to be accepted; the kernel's `somaxconn` may allow fewer."""
+ACCEPT_AT_ONCE = 1_000
+SHARED_ACCEPT_AT_ONCE = 16
+"""The same where several processes share a socket, so that each gets its part."""
+LATENESS_EVERY_S = 0.1
+TURNED_AWAY_S = 2.0
+"""How long somebody who was turned away may take to hang up."""
 SWITCH_S = 0.0005
 """Longest that the loop waits for a thread that computes; Python's own is ten times that."""
 LOOP_HOLD_S = 0.02
@@ -129,6 +141,9 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
     except (OSError, StoreError, KeyFileError) as error:
         _fail(str(error), FAILED)
     try:
+        problem = "" if is_init else composition.other_blobs(chosen, store, clock, rng)
+        if problem:
+            _fail(problem, FAILED)
         has_key = bool(store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1))
         if not is_first:
             if not has_key:
@@ -229,6 +244,9 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
 
     def __init__(self, chosen: Settings) -> None:
         self.chosen = chosen
+        self.files: WorkerFiles | None = None
+        if chosen.workers > 1:
+            self.files, self._in_use = WorkerFiles.make(chosen.data_dir)
         super().__init__()
 
     def load_config(self) -> None:
@@ -238,6 +256,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
             "workers": self.chosen.workers,
             "worker_class": Worker,
             "worker_connections": MAX_CONNECTIONS,
+            "backlog": BACKLOG,
             "keepalive": KEEPALIVE_S,
             "graceful_timeout": GRACEFUL_S,
             "timeout": 60,
@@ -249,6 +268,8 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
             "certfile": str(self.chosen.tls_cert) if self.chosen.tls_cert else None,
             "keyfile": str(self.chosen.tls_key) if self.chosen.tls_key else None,
             "when_ready": self._announce,
+            "child_exit": self._bury,
+            "on_exit": self._clean,
         }.items():
             self.cfg.set(name, value)
 
@@ -261,6 +282,16 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
             else " (loopback only; --tls-cert and --tls-key, or --behind-proxy, open it)"
         )
         click.echo(f"skep listens on {url}{opening}", err=True)
+
+    def _bury(self, _arbiter: Any, worker: Any) -> None:  # noqa: ANN401 - gunicorn's
+        """What the worker had counted counts on; on a full disk its file stays for that."""
+        if self.files is not None:
+            with suppress(OSError):
+                self.files.bury(worker.pid)
+
+    def _clean(self, _arbiter: Any) -> None:  # noqa: ANN401 - gunicorn's
+        if self.files is not None:
+            self.files.remove()
 
     def _url(self, address: tuple[Any, ...]) -> str:
         """How this machine reaches the socket; one bound to every address by loopback."""
@@ -277,6 +308,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
         concurrency = Greenlets()
         store = engines.open_store(self.chosen, concurrency, clock, rng)
         self.parts = composition.build(self.chosen, store, concurrency, clock, rng)
+        self.parts.observed.files = self.files
         self.parts.start()
         return composition.create_app(self.parts)
 
@@ -312,6 +344,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         """Serve until told to stop, then until the last answer is out."""
         self._leaving = gevent.event.Event()
         servers = [self._listen(sock) for sock in self.sockets]
+        gevent.spawn(self._watch_lateness)
         self.app.ready()
         while self.alive:
             self.notify()
@@ -332,10 +365,31 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         server = StreamServer(
             sock, handle=partial(self.handle, sock), spawn=Pool(MAX_CONNECTIONS), **tls
         )
-        if self.cfg.workers > 1:
-            server.max_accept = 1
+        server.max_accept = SHARED_ACCEPT_AT_ONCE if self.cfg.workers > 1 else ACCEPT_AT_ONCE
         server.start()
         return server
+
+    def _watch_lateness(self) -> None:
+        """Tell the admission how far the loop is behind."""
+        clock = SystemClock()
+        while self.alive:
+            before = clock.monotonic()
+            gevent.sleep(LATENESS_EVERY_S)
+            late_s = clock.monotonic() - before - LATENESS_EVERY_S
+            self.app.parts.admission.note_late(late_s)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 - gunicorn's
+        """One connection, unless it comes from a herd."""
+        if not self.cfg.is_ssl and self.app.parts.admission.is_behind():
+            with suppress(OSError):
+                client.settimeout(KEEPALIVE_S)
+                words = client.recv(FIRST_WORDS, socket.MSG_PEEK)
+                answer = self.app.parts.admission.turned_away(words)
+                client.settimeout(None)
+                if answer:
+                    return _turn_away(client, answer)
+        super().handle(listener, client, addr)
+        return None
 
     def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401 - signal's signature
         """TERM: leave at once instead of at the next look."""
@@ -351,3 +405,14 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             return super().handle_request(*args)
         finally:
             self._in_flight -= 1
+
+
+def _turn_away(client: socket.socket, answer: bytes) -> None:
+    """Send a whole answer and hang up; what was sent is read first, or it would cut ours off."""
+    with suppress(OSError), client:
+        client.settimeout(TURNED_AWAY_S)
+        client.recv(65_536)
+        client.sendall(answer)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65_536):
+            pass

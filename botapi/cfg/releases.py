@@ -28,7 +28,7 @@ from botapi.cfg.bot_archive import (
 )
 from botapi.cfg.provider import Provider
 from botapi.clock import Clock
-from botapi.concurrency import Concurrency
+from botapi.concurrency import Concurrency, Event
 from botapi.domain.bot_groups import BotGroup
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.fleet_settings import Deployment
@@ -55,6 +55,8 @@ MAX_CACHED_BYTES = 128 * 1024 * 1024
 """Most bytes of finished archives, and as many of unpacked releases, kept in memory."""
 MAX_CACHED_VERSIONS = 4_096
 LOOK_AGAIN_S = 30.0
+WAIT_S = 20.0
+"""Longest that a call waits for what another one reads or builds."""
 
 V = TypeVar("V")
 
@@ -199,6 +201,7 @@ class Releases:
             MAX_CACHED_BYTES, lambda archive: len(archive.content)
         )
         self._versions: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._under_way: dict[str, Event] = {}
         self._unsubscribe = store.subscribe(self._hear)
 
     # What bots are told.
@@ -340,8 +343,26 @@ class Releases:
         return Refusal(Code.UNAVAILABLE, self.problem() or "there is no bot archive yet")
 
     def _refresh(self) -> None:
-        if not self._is_stale:
-            return
+        self._alone("deployed", lambda: not self._is_stale, self._read_deployed)
+
+    def _alone(self, what: str, is_done: Callable[[], bool], act: Callable[[], None]) -> None:
+        """Let one caller do what many need: a fleet that comes back asks all at once.
+
+        When it fails, those who waited try it one after the other.
+        """
+        while not is_done():
+            done = self._concurrency.event()
+            busy = self._under_way.setdefault(what, done)
+            if busy is not done and busy.wait(WAIT_S):
+                continue
+            try:
+                return act()
+            finally:
+                self._under_way.pop(what, None)
+                done.set()
+        return None
+
+    def _read_deployed(self) -> None:
         if not self._registered:
             self._look_at_sources()  # others wait meanwhile as we do, for the same
         self._is_stale = False
@@ -393,10 +414,14 @@ class Releases:
     def _version(self, release_id: str, url: str) -> str:
         key = (release_id, url, self._hooks_digest)
         found = self._versions.get(key)
-        if found is None:
-            found = self._digest(release_id, url)
-            self._note(key, found)
-        return found
+        if found is not None:
+            return found
+        self._alone(
+            f"version {release_id} {url}",
+            lambda: key in self._versions,
+            lambda: self._note(key, self._digest(release_id, url)),
+        )
+        return self._versions.get(key) or self._digest(release_id, url)
 
     def _digest(self, release_id: str, url: str) -> str:
         """The version of an archive without packing it, which takes thirty times as long."""

@@ -42,12 +42,16 @@ class Refusal(Exception):
     `message` is one line that may be shown to anybody: control characters are replaced
     and the length is bounded here. Details belong in the log.
     `place` is where in the request, as `message` begins; empty when it says none.
+    `retry_after_s` is when to come back, 0 where nobody says.
     """
 
-    def __init__(self, code: Code, message: str, place: str = "") -> None:
+    def __init__(
+        self, code: Code, message: str, place: str = "", *, retry_after_s: int = 0
+    ) -> None:
         self.code = code
         self.message = one_line(message)
         self.place = place
+        self.retry_after_s = retry_after_s
         super().__init__(f"{code}: {self.message}")
 
 

@@ -149,6 +149,16 @@ def test_one_fault_on_an_idle_call_is_survived(
         assert first == second
 
 
+@pytest.mark.parametrize("name", ["poll", "rbe/session/update"])
+def test_idle_call_that_is_turned_away_comes_back_when_it_was_told_to(
+    bot: BotProcess, server: ScriptedServer, name: str
+) -> None:
+    server.fault(name, Fault(status=429, headers={"Retry-After": "1"}))
+    bot.start_idle()
+    first, second = (call.at for call in server.named(name)[:2])
+    assert second - first >= 1.0
+
+
 def test_attributes_and_friends_need_no_server(bot: BotProcess, server: ScriptedServer) -> None:
     version = bot.install()
 

@@ -1,6 +1,7 @@
 """Releases in the store: every server gives the same archive; nothing is read twice."""
 
 import json
+import threading
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha512
@@ -145,18 +146,40 @@ def test_reproducible_archive(server, make_server, store):
     assert len(store.scan(KIND, "chunk", "chunk~", limit=100)) == 1
 
 
-def test_first_calls_at_once_all_get_the_archive(server, monkeypatch):
-    """A call that comes while another one reads the sources for the first time."""
-    native, seen = server.concurrency.native, []
+class Noted(threading.Event):
+    """An event that tells who waits for it."""
 
-    def slowly(fn):
-        if not seen:
-            seen.append(None)
-            seen[0] = server.archives.archive(URL)
+    def __init__(self, waits):
+        super().__init__()
+        self.waits = waits
+
+    def wait(self, timeout=None):
+        self.waits.release()
+        return super().wait(timeout)
+
+
+def test_first_calls_at_once_read_and_build_once_and_all_get_the_version(server, monkeypatch):
+    """A fleet that comes back asks a server that has nothing in memory yet, all at once."""
+    others, natives, found, waits = 7, [], [], threading.Semaphore(0)
+    native = server.concurrency.native
+
+    def held(fn):
+        natives.append(fn)
+        if len(natives) == 1:
+            assert all(waits.acquire(timeout=5) for _ in range(others))
         return native(fn)
 
-    monkeypatch.setattr(server.concurrency, "native", slowly)
-    assert server.archives.archive(URL) == seen[0]
+    monkeypatch.setattr(server.concurrency, "event", lambda: Noted(waits))
+    monkeypatch.setattr(server.concurrency, "native", held)
+    group = BotGroup()
+    ask = lambda: found.append(server.archives.expected_version("vm1", group, URL))  # noqa: E731
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(others + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == [server.archives.archive(URL).version] * (others + 1)
+    assert len(natives) <= 5  # sources, build, unpack, version, and the archive just asked for
 
 
 def test_servers_with_other_sources_all_give_the_newest(

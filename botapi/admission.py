@@ -1,0 +1,136 @@
+"""Who is let in when a fleet comes back all at once (docs/operations.md).
+
+What is expensive (a handshake, an archive, an enrolment) is done for a bounded number of
+callers at a time; a few more wait, for a bounded time; everybody else is turned away with 429
+and a time to come back, which is drawn for each of them, before anything is read of the store.
+Calls of a bot that is at work are never turned away.
+
+A connection that is new while the process is behind with its work is turned away by its first
+line (`turned_away`), before a request is made of it: that costs a tenth, and a herd that does not
+listen to `Retry-After` comes back every few seconds.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from botapi import metrics
+from botapi.clock import Clock, Rng
+from botapi.concurrency import Concurrency, Event
+from botapi.domain.errors import Code, Refusal
+
+AT_ONCE = 16
+"""Expensive calls of a process that are worked on."""
+MAX_WAITING = 64
+"""Expensive calls that wait for one of these places."""
+WAIT_S = 1.0
+"""Longest that a call waits for its place."""
+SPREAD_S = 60
+"""Who is turned away comes back within so many seconds, evenly spread."""
+BEHIND_S = 0.25
+"""A process whose loop is so late turns new connections of bots away."""
+SAY_EVERY_S = 5.0
+BUSY = "too many bots come at once; come back later"
+DEFERRED = (
+    b"POST /swarming/api/v1/bot/handshake ",
+    b"POST /swarming/api/v1/bot/poll ",
+    b"POST /swarming/api/v1/bot/rbe/session/",
+    b"GET /swarming/api/v1/bot/bot_code",
+    b"GET /skep/v1/bot_code/",
+    b"GET /bot_code",
+    b"GET /bootstrap",
+    b"POST /skep/v1/enroll ",
+)
+"""First words of the requests that a bot without work makes; they may come later as well."""
+FIRST_WORDS = max(map(len, DEFERRED))
+
+log = logging.getLogger(__name__)
+
+
+class _Waiter(NamedTuple):
+    has_place: Event
+
+
+class Admission:
+    """The places of one process. Calls come from greenlets or threads of one loop."""
+
+    def __init__(self, concurrency: Concurrency, clock: Clock, rng: Rng) -> None:
+        self._concurrency = concurrency
+        self._clock = clock
+        self._rng = rng
+        self._inside = 0
+        self._waiting: deque[_Waiter] = deque()
+        self._late_s = 0.0
+        self._turned_away = 0
+        self._say_at = 0.0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one expensive call. Raises Refusal RESOURCE_EXHAUSTED with a time."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def note_late(self, seconds: float) -> None:
+        """How much later than wanted the loop did something just now."""
+        self._late_s = seconds
+
+    def is_behind(self) -> bool:
+        """Is more asked of this process now than it can do soon?"""
+        return self._late_s > BEHIND_S or len(self._waiting) >= MAX_WAITING
+
+    def turned_away(self, first_words: bytes) -> bytes:
+        """The whole answer to a request that begins so; empty when it is let in."""
+        if not self.is_behind() or not first_words.startswith(DEFERRED):
+            return b""
+        line = f"rpc error: code = {Code.RESOURCE_EXHAUSTED.wire_name} desc = {BUSY}\n".encode()
+        head = (
+            "HTTP/1.1 429 Too Many Requests\r\n"
+            "Content-Type: text/plain; charset=utf-8\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            f"Retry-After: {self.come_back_s()}\r\n"
+            f"Content-Length: {len(line)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        return head.encode() + line
+
+    def come_back_s(self) -> int:
+        """When somebody who is turned away should come back; also counts them."""
+        self._turned_away += 1
+        metrics.TURNED_AWAY.inc()
+        now = self._clock.monotonic()
+        if now >= self._say_at:
+            self._say_at = now + SAY_EVERY_S
+            log.warning(
+                "turned away %d calls: more bots come than can be let in", self._turned_away
+            )
+            self._turned_away = 0
+        return 1 + int(self._rng.uniform(0, SPREAD_S))
+
+    def _enter(self) -> None:
+        if self._inside < AT_ONCE and not self._waiting:
+            self._inside += 1
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            raise self._refusal()
+        waiter = _Waiter(self._concurrency.event())
+        self._waiting.append(waiter)
+        if waiter.has_place.wait(WAIT_S):
+            return
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+            raise self._refusal()
+
+    def _leave(self) -> None:
+        """The place goes to who waits longest."""
+        if self._waiting:
+            self._waiting.popleft().has_place.set()
+        else:
+            self._inside -= 1
+
+    def _refusal(self) -> Refusal:
+        return Refusal(Code.RESOURCE_EXHAUSTED, BUSY, retry_after_s=self.come_back_s())
