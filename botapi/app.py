@@ -74,6 +74,9 @@ from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
 from botapi.transactions.server_presence import Server, living
 
+FORGET_LOOKS = 4
+"""Seconds, about, that a process goes by the enrolments it knows where no store tells it."""
+
 log = logging.getLogger(__name__)
 
 PLATFORM_CALLS = ("/_ah/start", "/_ah/warmup")
@@ -192,7 +195,7 @@ def build(
     place = blobs_place(settings, rng)
     me = Server(holder, gethostname(), __version__, SCHEMA_NUMBER, place, 0)
     presence = Presence(store, clock, me, _end_this_process)
-    news = _News(config, archives, offers, directory, store, presence)
+    news = _News(config, archives, offers, directory, enrolled, store, presence)
     sweeps = Sweeps(
         store=store,
         concurrency=concurrency,
@@ -389,12 +392,17 @@ class _News:
     archives: Releases
     offers: Offers
     directory: Directory
+    enrolled: EnrolledDigests
     store: Store
     presence: Presence
     seen: tuple[int, int] | None = None
+    looks: int = 0
 
     def look(self) -> None:
         """Compare with the last look; cheap."""
+        self.looks += 1
+        if self.looks % FORGET_LOOKS == 0 and not self.store.capabilities().push_wakeup:
+            self.enrolled.hear("*")
         self.archives.look()
         now = (self.config.cached().rev, self.archives.generation())
         if self.seen not in {None, now}:

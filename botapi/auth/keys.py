@@ -27,7 +27,7 @@ OIDC = "oidc"
 """RSA keys, for identity tokens that others check; the secret is PKCS #8 in DER."""
 KEY_BYTES = 32
 RSA_BITS = 2048
-LOOK_AGAIN_S = 30.0
+LOOK_AGAIN_S = 4.0
 
 
 def keys_body(keys: Sequence[Key]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class KeyRing:
 
     `create(purpose, keys)` stores a first set unless there is one meanwhile; the
     composition root binds it to `transactions.create_keys`. `native` runs what takes long.
-    A change elsewhere is seen at the notification of the store, at the latest after 30
+    A change elsewhere is seen at the notification of the store, at the latest after 4
     seconds. The errors of the store rise.
     """
 

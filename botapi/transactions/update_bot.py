@@ -102,7 +102,8 @@ def _write(txn: Txn, change: BotChange, was: Doc | None, stamp: Stamp) -> None:
         # and one that comes back must not be buried for what was stored before.
         state = change.event.state if change.event is not None else None
         live = LiveBot(change.bot.bot_id, stamp.now_ms, stamp.now_ms, state)
-        txn.put(codec.LIVE, codec.live_doc(live))
+        (live_was,) = txn.get(codec.LIVE, codec.live_key(change.bot.bot_id))
+        txn.put(codec.LIVE, codec.live_doc(live, live_was))
     if change.event is not None:
         txn.put(codec.EVENT, codec.event_doc(change.event, stamp.keep_event_ms))
 

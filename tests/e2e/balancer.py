@@ -4,6 +4,7 @@ As nginx does by default: a front end that does not take the connection is passe
 that broke off after it was sent is answered 502 and not sent again.
 """
 
+import contextlib
 import http.client
 import threading
 from collections import Counter
@@ -53,23 +54,26 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError:
                 continue
             try:
-                return self.pass_on(front, port, body)
+                reply = self.asked(front, body)
             except (OSError, http.client.HTTPException):
-                return self.answer(502, [], b"the front end broke off\n")
+                reply = (502, [], b"the front end broke off\n")
             finally:
                 front.close()
-        return self.answer(502, [], b"no front end\n")
+            self.server.balancer.served[port] += 1
+            break
+        else:
+            reply = (502, [], b"no front end\n")
+        with contextlib.suppress(OSError):  # whoever asked has hung up
+            self.answer(*reply)
 
-    def pass_on(self, front, port, body):
+    def asked(self, front, body):
         front.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in HOP_BY_HOP:
                 front.putheader(name, value)
         front.endheaders(body)
         reply = front.getresponse()
-        content = reply.read()
-        self.server.balancer.served[port] += 1
-        self.answer(reply.status, reply.getheaders(), content)
+        return reply.status, reply.getheaders(), reply.read()
 
     def answer(self, status, headers, content):
         self.send_response_only(status)
