@@ -1,6 +1,6 @@
-"""requirements.txt for App Engine and containers, cut out of requirements.lock: `python -m tools.requirements`.
+"""requirements.txt, cut out of requirements.lock: `python -m tools.requirements [check]`.
 
-What skep needs with every engine and the bucket, and what that needs, each at
+For App Engine and containers: what skep needs with every engine and the bucket, each package at
 the version and with the hashes of the lock.
 """
 
