@@ -13,9 +13,9 @@ from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
 from tests.engines.emulator import emulator  # noqa: F401
 from tests.engines.postgres import (  # noqa: F401 - fixtures
-    _postgres_server,
     postgres,
     postgres_dsn,
+    _postgres_server,
 )
 from tests.engines.schemas import postgres_schema  # noqa: F401
 from tests.factories import NO_LIMITS, bots_cfg

@@ -23,10 +23,11 @@ from tests.factories import NO_LIMITS, make_request, make_slice
 from tests.fakes.scripted_server import LIMIT_S, Fault, ScriptedServer
 from tests.handlers.conftest import write_bot
 from tests.handlers.test_refusals import bootstrap_token
-from tests.transactions.stores import open_store
+from tests.transactions.stores import ENGINES, store_of
 from tests.transcripts import language
 
-ENGINES = ["memory", pytest.param("sqlite", marks=pytest.mark.slow)]
+HOLD_S = {"postgres": 0.5, "emulator": 2.0}
+"""How long an engine may need to hand a lease to a request that is held."""
 BOT_ID = "vm1-m1"
 RUN = "76d00eba71beef1"
 """What the id of the task and that of its run begin with."""
@@ -48,19 +49,20 @@ def bot_archive(tmp_path):
 
 
 @pytest.fixture
-def settings(tmp_path, bot_archive):
+def settings(request, tmp_path, bot_archive):
+    hold_s = HOLD_S.get(request.node.callspec.params["store"], 0.05)
     return Settings(
         data_dir=tmp_path / "data",
         bot_archive=bot_archive,
-        hold_min_s=0.05,
-        hold_max_s=0.05,
+        hold_min_s=hold_s,
+        hold_max_s=hold_s,
         **NO_LIMITS,
     )
 
 
 @pytest.fixture(params=ENGINES)
-def store(request, tmp_path, clock, rng):
-    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
         yield store
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from botapi.settings import Settings
 from tests.factories import NO_LIMITS
-from tests.transactions.stores import FAMILY, open_store
+from tests.transactions.stores import FAMILY, store_of
 
 SMALL_BOT = {"__main__.py": "print(1)\n", "bot_client/__init__.py": "", "config/config.json": "{}"}
 
@@ -36,6 +36,6 @@ def settings(tmp_path, bot_archive):
 
 
 @pytest.fixture(params=FAMILY)
-def store(request, tmp_path, clock, rng):
-    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
         yield store

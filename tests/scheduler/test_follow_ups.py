@@ -21,14 +21,14 @@ from botapi.transactions.update_task import Failure, Progress, end_with_error, u
 from tests.factories import make_request, make_slice
 from tests.fakes.wrapped_store import WrappedStore
 from tests.scheduler.conftest import KEEP_MS, LIMIT_S, claim, connect
-from tests.transactions.stores import open_store
+from tests.transactions.stores import ENGINES, store_of
 
 HOUR_S = 3_600
 
 
-@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
-def store(request, tmp_path, clock, rng):
-    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+@pytest.fixture(params=ENGINES)
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
         yield store
 
 

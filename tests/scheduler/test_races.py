@@ -22,14 +22,14 @@ from botapi.transactions.update_bot import Stamp
 from botapi.transactions.update_task import Accepted, NotCurrent, Progress, update_task
 from tests.factories import make_request, make_slice
 from tests.scheduler.conftest import KEEP_MS, LIMIT_S, at_once, claim, connect
-from tests.transactions.stores import open_store
+from tests.transactions.stores import ENGINES, store_of
 
 ROUNDS = 25
 
 
-@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
-def store(request, tmp_path, clock, rng):
-    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+@pytest.fixture(params=ENGINES)
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
         yield store
 
 
@@ -298,10 +298,10 @@ class Fleet:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["memory", "sqlite"])
-def test_five_hundred_tasks_run_once_each_over_two_processes(engine, tmp_path, clock, rng, threads):
+@pytest.mark.parametrize("engine", ["memory", "sqlite", "postgres"])
+def test_five_hundred_tasks_run_once_each_over_two_processes(engine, request, clock, rng, threads):
     """Eight bots, two offer loops, one store: no task twice, none lost, hardly a skipped claim."""
-    with open_store(engine, tmp_path / "fleet", clock, rng) as store:
+    with store_of(request, clock, rng, engine) as store:
         fleet = Fleet(store, clock)
         for number in range(BOTS):
             threads.start(fleet.live, number)

@@ -15,10 +15,9 @@ from botapi.settings import Settings
 from botapi.store.documents import SCHEMA_KIND, pack, unpack
 from botapi.store.memory import _MemoryTxn
 from botapi.store.protocol import AlreadyExists
-from tests.engines.schemas import fresh_schema
+from tests.engines.schemas import END, clear, fresh_schema
 from tests.sim.store import Ground
 
-END = "\U0010ffff"
 PAGE = 1_000
 LIMIT_S = 30.0
 
@@ -160,7 +159,7 @@ class Databases:
             if self._kept is None:
                 self._kept = self.open(fresh_schema(self._base, name))
             yield self._kept
-            _clear(self._kept)
+            clear(self._kept)
             return
         is_file = self._base.startswith("sqlite:")
         place = self._base.partition("?")[0]
@@ -177,11 +176,3 @@ class Databases:
         """No seed comes any more."""
         if self._kept is not None:
             self._kept.close()
-
-
-def _clear(engine):
-    for kind in engine.kinds():
-        keys = engine.scan_keys(kind, "\x01", END, limit=PAGE * 10)
-        engine.transact(
-            lambda txn, kind=kind, keys=keys: [txn.delete(kind, key) for key in keys], label="clear"
-        )

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.transactions.stores import FAMILY, open_store
+from tests.transactions.stores import FAMILY, store_of
 
 
 @pytest.fixture(params=FAMILY)
-def store(request, tmp_path, clock, rng):
-    with open_store(request.param, tmp_path / "store", clock, rng) as store:
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
         yield store

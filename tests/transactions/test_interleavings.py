@@ -28,7 +28,7 @@ from botapi.transactions.update_task import NotCurrent, Progress, update_task
 from tests.factories import make_request, make_slice
 from tests.scheduler.conftest import KEEP_MS, claim, connect
 from tests.transactions.interleave import every_order, every_outcome
-from tests.transactions.stores import open_store
+from tests.transactions.stores import store_of
 
 NOW = 1_772_604_367_089
 LATER = NOW + 10_000_000
@@ -146,6 +146,7 @@ class Situation:
 
 
 SLOW = pytest.mark.slow
+REAL = ("sqlite", "postgres", "emulator")
 
 
 @pytest.fixture(
@@ -153,12 +154,14 @@ SLOW = pytest.mark.slow
         ("memory", every_outcome),
         pytest.param(("memory", every_order), marks=SLOW),
         pytest.param(("sqlite", every_outcome), marks=SLOW),
+        pytest.param(("postgres", every_outcome), marks=SLOW),
+        pytest.param(("emulator", every_outcome), marks=SLOW),
     ],
-    ids=["memory-outcomes", "memory-orders", "sqlite-outcomes"],
+    ids=["memory-outcomes", "memory-orders", *(f"{n}-outcomes" for n in REAL)],
 )
-def stage(request, tmp_path, clock, rng):
+def stage(request, clock, rng):
     engine, orders = request.param
-    with open_store(engine, tmp_path / "store", clock, rng) as store:
+    with store_of(request, clock, rng, engine) as store:
         yield Stage(store, orders)
 
 
