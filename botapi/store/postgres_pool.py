@@ -64,6 +64,11 @@ class Session:
         """Is there a connection, as far as we know?"""
         return self._connection is not None
 
+    @property
+    def in_transaction(self) -> bool:
+        """Does the connection hold a transaction open, failed or not?"""
+        return self._connection is not None and self._connection.in_transaction
+
     def drop(self) -> None:
         """End the connection; the next use makes a new one."""
         connection, self._connection = self._connection, None

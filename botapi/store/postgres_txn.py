@@ -139,8 +139,7 @@ class PostgresTxn(WriteBuffer):
 
     def rollback(self) -> None:
         """Undo everything; a connection that cannot is given up."""
-        if self._begun:
-            self._session_rollback()
+        self._session_rollback()
 
     def _need(self, kind: str) -> None:
         try:
@@ -171,9 +170,8 @@ class PostgresTxn(WriteBuffer):
             if not self._session.is_connected:
                 raise Broken("the connection broke before")
             return self._session.run(statements, self._job.deadline)
-        answers = self._session.run([rows.BEGIN, *statements], self._job.deadline)
         self._begun = True
-        return answers[1:]
+        return self._session.run([rows.BEGIN, *statements], self._job.deadline)[1:]
 
     def _statements(self) -> list[Statement]:
         """First every lock that is not held yet, kind by kind, then the writes."""
@@ -217,12 +215,10 @@ class PostgresTxn(WriteBuffer):
 
     def _leave(self) -> None:
         """Give the locks back; nothing was written, so how that ends matters to nobody."""
-        if self._begun:
-            self._session_rollback()
+        self._session_rollback()
 
     def _session_rollback(self) -> None:
-        self._begun = False
-        if not self._session.is_connected:
+        if not self._session.in_transaction:
             return
         try:
             self._session.run([rows.ROLLBACK], monotonic() + ROLLBACK_S)

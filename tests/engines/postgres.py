@@ -100,6 +100,17 @@ class Postgres:
         schema = sql.Identifier(dsn.rpartition("%3D")[2])
         self.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(schema), self._database)
 
+    def empty(self, dsn: str) -> None:
+        """Delete every row of every table, and leave the tables."""
+        found = self.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' "
+            "AND relnamespace = current_schema()::regnamespace",
+            dsn,
+        )
+        names = sql.SQL("; DELETE FROM ").join(sql.Identifier(name) for (name,) in sorted(found))
+        if found:
+            self.execute(sql.SQL("DELETE FROM {}").format(names), dsn)
+
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """A new database for the length of a `with`."""
@@ -248,8 +259,9 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def _postgres_server(request) -> Iterator[Postgres]:
+    """The server of this test process, for fixtures that live longer than a test."""
     try:
-        server = Postgres()
+        server = Postgres(fsync=False)
     except Absent as error:
         if os.environ.get("CI"):
             pytest.fail(f"PostgreSQL is absent: {error}")

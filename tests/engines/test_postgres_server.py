@@ -37,8 +37,8 @@ def test_new_database_is_empty_and_of_its_own(server):
     with server.database() as one, server.database() as other:
         assert one != other
         server.execute("CREATE TABLE thing (k text)", one)
-        tables = "SELECT relname FROM pg_class WHERE relname = 'thing'"
-        assert (server.execute(tables, one), server.execute(tables, other)) == ([("thing",)], [])
+        there = "SELECT to_regclass('thing') IS NOT NULL"
+        assert (server.execute(there, one), server.execute(there, other)) == ([(True,)], [(False,)])
 
 
 @pytest.mark.parametrize("end", ["kill", "immediate_stop", "stop"])

@@ -306,6 +306,20 @@ class TestHints:
 
 
 class TestLocks:
+    def test_thread_is_as_good_as_new_when_its_first_lock_was_not_to_be_had(
+        self, postgres_dsn, monkeypatch
+    ):
+        monkeypatch.setitem(postgres_wire.SESSION, "lock_timeout", "50ms")
+        monkeypatch.setattr(engine, "WRITERS", 1)
+        with opened(postgres_dsn) as store:
+            increment(store)
+            with psycopg.connect(postgres_dsn) as con:
+                con.execute("SELECT 1 FROM d_count FOR UPDATE")
+                with pytest.raises(Conflict):
+                    store.attempt(lambda txn: txn.get("count", "counter"), timeout_s=LIMIT_S)
+            (found,) = store.attempt(lambda txn: txn.get("count", "counter"), timeout_s=LIMIT_S)
+            assert found == doc("counter", n=1)
+
     def test_take_passes_over_what_another_take_holds(self, store):
         put(store, "pend", *(doc(f"q!{n}") for n in range(4)))
         inner = []
