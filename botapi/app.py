@@ -15,7 +15,7 @@ from socket import gethostname
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from botapi import __version__, api, metrics, observe, web
+from botapi import __version__, api, engines, metrics, observe, web
 from botapi.admission import Admission
 from botapi.api import access, people
 from botapi.api.server import ApiServer
@@ -74,6 +74,8 @@ from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
 from botapi.transactions.server_presence import Server, living
 
+CHECK_EVERY_S = 24 * 3600.0
+"""How often the database is read for damage."""
 FORGET_LOOKS = 4
 """Seconds, about, that a process goes by the enrolments it knows where no store tells it."""
 
@@ -114,6 +116,17 @@ class Parts:
         _watch(self.watcher, self.clock.now_ms())
         self.concurrency.spawn(self.offers.run)
         self.concurrency.spawn(self.sweeps.run)
+        self.concurrency.spawn(self._check_daily)
+
+    def _check_daily(self) -> None:
+        """Read the whole database for damage, once a day, in the process that sweeps."""
+        while True:
+            self.concurrency.sleep(CHECK_EVERY_S)
+            if self.sweeps.held_until_ms > self.clock.now_ms():
+                problem = self.concurrency.outside(lambda: engines.daily_damage(self.settings))
+                if problem:
+                    log.critical("%s", problem)
+                    _end_this_process()
         self.concurrency.spawn(self.observed.run)
 
     def release(self) -> None:

@@ -16,6 +16,14 @@ from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Store, StoreError
 from botapi.store.sqlite import SqliteStore
+from botapi.store.sqlite_copy import damage, quick_damage
+from botapi.store.sqlite_files import DATABASE
+
+
+START_CHECK_S = 5.0
+"""Longest that a server reads its SQLite database for damage before it serves it."""
+DAMAGED = "skep.db.damaged"
+"""What the daily check found, beside the database."""
 
 
 class Absent(StoreError):
@@ -30,6 +38,38 @@ def open_store(settings: Settings, concurrency: Concurrency, clock: Clock, rng: 
         raise StoreError("the store holds a copy that broke off: skep store copy --resume ends it")
     store = Breaker(opened, clock)
     return FailingStore(store, parse(settings.fault)) if settings.fault else store
+
+
+def damage_at_start(settings: Settings, clock: Clock) -> str:
+    """Why the SQLite database must not be served, as far as a short check finds; or empty.
+
+    What the daily check has found holds until the database is another one.
+    """
+    path, note = settings.data_dir / DATABASE, settings.data_dir / DAMAGED
+    if settings.store != "sqlite" or not path.exists():
+        return ""
+    found = note.read_text(encoding="utf-8").splitlines() if note.exists() else []
+    lines = found or quick_damage(path, clock.monotonic() + START_CHECK_S, clock)
+    return _damaged(path, lines)
+
+
+def daily_damage(settings: Settings) -> str:
+    """The same by a check of the whole database, on the thread of the caller; it is noted."""
+    path = settings.data_dir / DATABASE
+    lines = damage(path) if settings.store == "sqlite" else []
+    if lines:
+        note = settings.data_dir / DAMAGED
+        note.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return _damaged(path, lines)
+
+
+def _damaged(path: Path, lines: list[str]) -> str:
+    if not lines:
+        return ""
+    return (
+        f"{path} is damaged: {lines[0]}; restore a backup into a new folder (docs/backup.md), "
+        f"or remove {path.with_name(DAMAGED)} when it was mended"
+    )
 
 
 def open_address(

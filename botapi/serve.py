@@ -135,6 +135,9 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
         chosen.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not chosen.is_shared:
             _first_files(chosen)
+        problem = engines.damage_at_start(chosen, clock)
+        if problem:
+            _fail(problem, FAILED)
         store = engines.open_store(chosen, Threads(), clock, rng)
         if is_first:
             make_key_file(composition.open_vault(chosen, rng).path, rng)

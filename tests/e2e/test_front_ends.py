@@ -42,7 +42,7 @@ TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 def addresses(request):
     """The engine's server of this test process, and a fresh database in it."""
     if request.param == "postgres":
-        server = request.getfixturevalue("_postgres_server")
+        server = request.getfixturevalue("own_postgres")
         return server.new_database()
     return request.getfixturevalue("emulator").new_address()
 
