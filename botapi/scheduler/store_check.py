@@ -97,6 +97,8 @@ def check_store(store: Store) -> Report:
             follow.end()
         if number:
             report.documents[kind] = number
+            if kind not in RULES:
+                report.add(kind, "", "is no kind that this Skep knows")
     return report
 
 
@@ -120,7 +122,6 @@ def _one(store: Store, kind: str, key: Key, report: Report) -> Iterator[Doc]:
 def _check_page(store: Store, kind: str, docs: Sequence[Doc], report: Report) -> None:
     rule = RULES.get(kind)
     if rule is None:
-        report.add(kind, "", "is no kind that this Skep knows")
         return
     refs = {ref for doc in docs for ref in _refs(rule, doc)}
     found = _fetch(store, refs)

@@ -17,6 +17,8 @@ from botapi.store.protocol import Doc, Key, Store, Txn
 
 PAGE = 100
 """Documents in memory at once: 90 MiB at worst."""
+PART_BYTES = 4 * 1024 * 1024
+"""Most that is written at once: half of what the smallest engine takes in one commit."""
 MARK_KEY = "COPY"
 """In the kind `schema`: the copy into this store is not finished."""
 END = "\U0010ffff"
@@ -46,10 +48,12 @@ class Tally:
 
 
 def _sha256(kind: str, doc: Doc) -> bytes:
-    """Over everything of a document: kind, key, body with the types in it, tags, expiry."""
-    return sha256(
-        _canonical([kind, doc.key, dict(doc.body), sorted(doc.tags), doc.expire_at])
-    ).digest()
+    return sha256(_encoded(kind, doc)).digest()
+
+
+def _encoded(kind: str, doc: Doc) -> bytes:
+    """Everything of a document: kind, key, body with the types in it, tags, expiry."""
+    return _canonical([kind, doc.key, dict(doc.body), sorted(doc.tags), doc.expire_at])
 
 
 def pages(store: Store, kind: str) -> Iterator[list[Doc]]:
@@ -120,7 +124,8 @@ def _copy_kind(source: Store, target: Store, kind: str, say: Say) -> Tally:
     for docs in pages(source, kind):
         is_last = len(docs) < PAGE
         hi = END if is_last else docs[-1].key + "\0"
-        target.write_many((kind, doc) for doc in (docs if is_new else _news(target, kind, docs)))
+        for part in _parts(kind, docs if is_new else _news(target, kind, docs)):
+            target.write_many((kind, doc) for doc in part)
         if not is_new:
             _delete_others(target, kind, (lo, hi), frozenset(doc.key for doc in docs))
         lo = hi
@@ -129,6 +134,21 @@ def _copy_kind(source: Store, target: Store, kind: str, say: Say) -> Tally:
     if not is_new and lo != END:
         _delete_others(target, kind, (lo, END), frozenset())
     return done
+
+
+def _parts(kind: str, docs: Sequence[Doc]) -> Iterator[list[Doc]]:
+    """The documents in parts of at most `PART_BYTES`, or of one."""
+    part: list[Doc] = []
+    size = 0
+    for doc in docs:
+        of_doc = len(_encoded(kind, doc))
+        if part and size + of_doc > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(doc)
+        size += of_doc
+    if part:
+        yield part
 
 
 def _news(target: Store, kind: str, docs: Sequence[Doc]) -> list[Doc]:
@@ -143,10 +163,11 @@ def _news(target: Store, kind: str, docs: Sequence[Doc]) -> list[Doc]:
 
 def _delete_others(target: Store, kind: str, within: tuple[Key, Key], kept: frozenset[Key]) -> None:
     lo, hi = within
+    size = min(PAGE, target.capabilities().max_txn_docs)
     while keys := target.scan_keys(kind, lo, hi, limit=PAGE):
         others = [key for key in keys if key not in kept]
-        if others:
-            target.transact(_deleting(kind, others), label="copy_delete")
+        for at in range(0, len(others), size):
+            target.transact(_deleting(kind, others[at : at + size]), label="copy_delete")
         lo = keys[-1] + "\0"
 
 
