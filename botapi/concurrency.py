@@ -82,6 +82,10 @@ class Concurrency(Protocol):
         """Let others run for that long."""
         ...
 
+    def prepare_grpc(self) -> None:
+        """To be called before a gRPC client is made, so that its calls wait in this form."""
+        ...
+
 
 class Box(Generic[T]):
     """A result that one thread leaves and one waiter takes, once."""
@@ -168,6 +172,9 @@ class Threads:
         """Sleep."""
         threading.Event().wait(seconds)
 
+    def prepare_grpc(self) -> None:
+        """Nothing: gRPC blocks the calling thread by itself."""
+
 
 class Greenlets:
     """The gevent form; make it in the process (after the fork) whose loop it is to serve."""
@@ -197,6 +204,12 @@ class Greenlets:
     def sleep(self, seconds: float) -> None:
         """Sleep; the loop goes on meanwhile."""
         gevent.sleep(seconds)
+
+    def prepare_grpc(self) -> None:
+        """Have gRPC's calls wait in greenlets: by itself it would stop the loop."""
+        from grpc.experimental.gevent import init_gevent  # noqa: PLC0415 - an extra
+
+        init_gevent()
 
 
 class _LoopEvent:

@@ -4,8 +4,9 @@
 database that many servers share (docs/stores.md).
 """
 
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
@@ -18,7 +19,6 @@ from botapi.store.protocol import Store, StoreError
 from botapi.store.sqlite import SqliteStore
 from botapi.store.sqlite_copy import damage, quick_damage
 from botapi.store.sqlite_files import DATABASE
-
 
 START_CHECK_S = 5.0
 """Longest that a server reads its SQLite database for damage before it serves it."""
@@ -98,4 +98,35 @@ def _postgres(dsn: str, concurrency: Concurrency, clock: Clock, rng: Rng) -> Sto
 
 
 def _datastore(address: str, concurrency: Concurrency, clock: Clock, rng: Rng) -> Store:
-    raise Absent(f"this Skep cannot open {urlsplit(address).scheme} yet")
+    project, database, namespace = _datastore_parts(address)
+    try:
+        from botapi.store.datastore import DatastoreStore  # noqa: PLC0415 - an extra
+        from botapi.store.datastore_entities import Place  # noqa: PLC0415
+    except ImportError as error:
+        raise Absent(
+            "datastore:// needs google-cloud-datastore: pip install 'skep[datastore]'"
+        ) from error
+    return DatastoreStore(Place(project, database, namespace), concurrency, clock, rng)
+
+
+def _datastore_parts(address: str) -> tuple[str, str, str]:
+    """Project, database and namespace of `datastore://project[/database][?namespace=x]`.
+
+    The default database and namespace are empty. Raises StoreError in one line.
+    """
+    parts = urlsplit(address)
+    database = parts.path.removeprefix("/").removeprefix("(default)")
+    if not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,61}[a-z0-9]", parts.netloc):
+        raise StoreError(f"{parts.netloc!r} is not the id of a Google Cloud project")
+    if not re.fullmatch(r"([a-z][a-z0-9-]{2,61}[a-z0-9])?", database):
+        raise StoreError(f"{database!r} is not the id of a Datastore database")
+    try:
+        query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        query = {"": []}
+    if parts.fragment or set(query) - {"namespace"} or len(query.get("namespace", [""])) > 1:
+        raise StoreError("behind datastore://project/database stands nothing but ?namespace=x")
+    (namespace,) = query.get("namespace", [""])
+    if not re.fullmatch(r"(?!__)[0-9A-Za-z._-]{0,100}", namespace):
+        raise StoreError(f"{namespace!r} is not a namespace: up to 100 letters, digits, . _ -")
+    return parts.netloc, database, namespace

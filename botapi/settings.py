@@ -124,7 +124,7 @@ def _parse_blobs(text: str) -> str:
 
 
 def _parse_store(text: str) -> str:
-    if not re.fullmatch(r"sqlite|postgres(ql)?://\S+|datastore://[a-z0-9:.-]+(/\S*)?", text):
+    if not re.fullmatch(r"sqlite|postgres(ql)?://\S+|datastore://[a-z0-9:.-]+([/?]\S*)?", text):
         raise ValueError(text)
     return text
 

@@ -173,14 +173,18 @@ def check_limit(limit: int) -> None:
         raise ValueError(f"a limit of {limit} asks for nothing")
 
 
-def parts(docs: Iterable[tuple[str, Doc]], size: int) -> Iterable[list[tuple[str, Doc]]]:
-    """The documents in lists of at most `size`."""
+def parts(
+    docs: Iterable[tuple[str, Doc]], size: int, max_bytes: int
+) -> Iterable[list[tuple[str, Doc]]]:
+    """The documents in lists of at most `size`, whose bodies have at most `max_bytes`."""
     part: list[tuple[str, Doc]] = []
+    left = max_bytes
     for item in docs:
-        part.append(item)
-        if len(part) == size:
+        left -= len(pack(item[1]).body)
+        if len(part) == size or (part and left < 0):
             yield part
-            part = []
+            part, left = [], max_bytes - len(pack(item[1]).body)
+        part.append(item)
     if part:
         yield part
 

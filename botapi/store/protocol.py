@@ -109,6 +109,7 @@ class Capabilities:
     `shared`: several processes may open the same database at the same time.
     `durable`: an acknowledged write survives the end of the process.
     `max_txn_docs`: most documents one transaction may write.
+    `max_txn_bytes`: most bytes they may have together, keys and tags included; None for any.
     """
 
     engine: str
@@ -116,6 +117,7 @@ class Capabilities:
     shared: bool
     durable: bool
     max_txn_docs: int
+    max_txn_bytes: int | None = None
 
 
 class ReadTxn(Protocol):

@@ -22,6 +22,8 @@ FIRST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.5
 DEADLINE_S = 10.0
 WRITE_MANY_PART = 500
+WRITE_MANY_BYTES = 3 * 1024 * 1024
+"""Bodies of one part; what the smallest engine takes in one commit."""
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +78,8 @@ class Transactions(ABC):
         return self.until_done(lambda txn: fn(txn, txn.heads(kind, ranges, n)), label, deadline_s)
 
     def write_many(self, docs: Iterable[tuple[str, Doc]]) -> None:
-        """Put the documents in parts of WRITE_MANY_PART."""
-        for part in parts(docs, WRITE_MANY_PART):
+        """Put the documents in parts of WRITE_MANY_PART, or fewer when they are large."""
+        for part in parts(docs, WRITE_MANY_PART, WRITE_MANY_BYTES):
             self.until_done(partial(_put_all, part), "write_many", DEADLINE_S)
 
     def sweep_expired(self, kind: str, now_ms: int, limit: int) -> int:
