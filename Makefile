@@ -70,7 +70,7 @@ sim: $(READY) ## the simulation with many seeds (SEEDS=100000)
 bigdb: $(READY) ## build the database of 1,000,000 tasks once, and time lists and scheduling on it
 	$(BIN)/python -m bench.bigdb
 
-bench: $(READY) ## P1, P2, P3 and P6 with their yardsticks, in one run
+bench: $(READY) ## P1, P2, P3 with P4, and P6 with their yardsticks, in one run
 	$(BIN)/python -m bench
 
 check: lint proto-check docs-check test ## what CI runs

@@ -1,4 +1,4 @@
-"""`python -m bench [P1 P2 P3 P6]`: measure, print the table, write the JSON file.
+"""`python -m bench [P1 P2 P3 P4 P6 herd]`: measure, print the table, write the JSON file.
 
 Every benchmark interleaves the system with its yardstick; a figure is the median of the rounds.
 """
@@ -7,13 +7,13 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import p1, p2, p3, p6
+from bench import herd, p1, p2, p3, p6
 from bench.bare import Bare
 from bench.fleet import Fleet
 from bench.report import Figure, Limits, Report, machine_facts, machine_line, middle, quantile
@@ -24,6 +24,7 @@ P1_ROUND_S = 30.0
 P2_SAMPLES, P2_QUICK = 60, 10
 P2_BOTS, P2_BOTS_QUICK = 10_000, 1_000
 P3_SLICE_S, P3_SLICE_QUICK_S = 24.0, 6.0
+STORES = ("sqlite", "postgres")
 P6_BATCHES, P6_QUICK = 8, 1
 
 
@@ -35,6 +36,25 @@ class Run:
     rounds: int
     quick: bool
     report: Report
+    store: str = "sqlite"
+    bots: int = 0
+    """Simulated bots of a herd, or of P3 and P4 instead of their sizes; 0: as each says."""
+    workers: int = 1
+
+    @contextmanager
+    def settings(self) -> Iterator[dict[str, str]]:
+        """What the servers are told of their store; a private PostgreSQL runs meanwhile."""
+        told = {"SKEP_WORKERS": str(self.workers)}
+        if self.store == "sqlite":
+            yield told
+            return
+        from tests.engines.postgres import Postgres  # noqa: PLC0415 - needs a server's binaries
+
+        server = Postgres()
+        try:
+            yield told | {"SKEP_STORE": server.new_database()}
+        finally:
+            server.end()
 
     def say(self, text: str) -> None:
         """Progress, for whoever watches."""
@@ -119,25 +139,67 @@ def _p2_rounds(run: Run, fleet: Fleet, what: str) -> None:
 
 
 def run_p3(run: Run) -> None:
-    """CPU seconds of idle bots."""
+    """CPU seconds of idle bots, and the memory that they take."""
+    _idle_fleets(run, p3.QUICK_FLEETS if run.quick else p3.FLEETS)
+
+
+def run_p4(run: Run) -> None:
+    """The largest fleet alone."""
+    _idle_fleets(run, (p3.QUICK_FLEETS if run.quick else p3.FLEETS)[-1:])
+
+
+def _idle_fleets(run: Run, sizes: tuple[int, ...]) -> None:
     slice_s = P3_SLICE_QUICK_S if run.quick else P3_SLICE_S
-    run.say(f"P3: {run.rounds} slices of {slice_s:g} s after {p3.HOLD_S:g} s of warm-up at most")
-    with ExitStack() as stack:
-        empty = stack.enter_context(Fleet(run.folder / "p3-0"))
-        bare = stack.enter_context(Bare(run.folder / "p3-bare"))
-        fleets = [
-            (stack.enter_context(Fleet(run.folder / f"p3-{bots}")), bots) for bots in p3.FLEETS
-        ]
-        found = p3.measure(empty, fleets, run.rounds, slice_s)
-        floor = p6.bare_poll_ms(bare) * p3.CALLS_PER_BOT_MINUTE
-    yardstick = f"{floor:.2f} CPU s: as many calls of a bare Flask route"
-    for cost in found:
-        is_target = cost.bots == max(p3.FLEETS)
-        name = f"idle cost of 1,000 bot-minutes, {cost.bots} bots"
-        limits = Limits(1.0, 0.6) if is_target else None
-        add = run.report.figures.append
-        add(Figure("P3", name, cost.marginal, "CPU s", yardstick, limits))
-        add(Figure("P3", "  with the fixed cost of a server", cost.total, "CPU s", ""))
+    sizes = (run.bots,) if run.bots else sizes
+    with Fleet(run.folder / "p3-0") as empty, Bare(run.folder / "p3-bare") as bare:
+        for bots in sizes:
+            run.say(f"P3: {bots} bots join, then {run.rounds} slices of {slice_s:g} s")
+            folder = run.folder / f"p3-{bots}"
+            with run.settings() as settings, Fleet(folder, settings=settings) as server:
+                found = p3.measure(empty, server, folder / "swarm", bots, run.rounds, slice_s)
+            _note_idle(run, found, p6.bare_poll_ms(bare), is_target=bots == sizes[-1])
+
+
+def _note_idle(run: Run, found: p3.IdleCost, bare_ms: float, *, is_target: bool) -> None:
+    yardstick = f"{bare_ms * p3.CALLS_PER_BOT_MINUTE:.2f} CPU s: as many calls of a bare route"
+    add = run.report.figures.append
+    name = f"idle cost of 1,000 bot-minutes, {found.bots:,} bots, {run.store}"
+    limits = Limits(1.0, 0.6) if is_target else None
+    add(Figure("P3", name, found.marginal, "CPU s", yardstick, limits))
+    add(Figure("P3", "  with the fixed cost of a server", found.total, "CPU s", ""))
+    memory = f"memory of the server with {found.bots:,} idle bots, {run.store}"
+    limits = Limits(400, 250) if is_target else None
+    empty = f"{found.empty_mib:.0f} MiB without bots"
+    add(Figure("P4", memory, found.memory_mib, "MiB", empty, limits))
+    run.say(f"P3 {found.bots} bots: {found.marginal:.2f} CPU s, {found.memory_mib:.0f} MiB")
+
+
+def run_herd(run: Run) -> None:
+    """A fleet that comes back all at once."""
+    bots = run.bots or (herd.QUICK_BOTS if run.quick else herd.BOTS)
+    with (
+        Bare(run.folder / "herd-bare") as bare,
+        run.settings() as settings,
+        Fleet(run.folder / "herd", settings=settings) as fleet,
+    ):
+        bare_ms = p6.bare_poll_ms(bare)
+        for found in herd.returns(fleet, bots, run.say):
+            _note_return(run, found, bare_ms)
+
+
+def _note_return(run: Run, found: herd.Return, bare_ms: float) -> None:
+    yardstick = f"bare Flask route {1000 / bare_ms:.0f} requests a CPU second"
+    name = f"herd of {found.bots:,}, {found.what}, {run.store}, {run.workers} processes"
+    add = run.report.figures.append
+    p99 = quantile(found.admitted(), 0.99)
+    add(Figure("herd", f"{name}: all back", found.all_back_s, "s", yardstick, Limits(300, 120)))
+    add(Figure("herd", "  let in", found.per_s(), "/s", "", Limits(150, 300, at_least=True)))
+    add(Figure("herd", "  p99 of those let in", p99, "s", "", Limits(2, 1)))
+    add(Figure("herd", "  server CPU a bot", 1000 * found.server_cpu_s / found.bots, "ms", ""))
+    if found.reports():
+        slow = quantile(found.reports(), 0.99)
+        add(Figure("herd", "  p99 of bots with a task", slow, "s", "", Limits(2, 1)))
+    run.report.notes.append(str(found))
 
 
 def run_p6(run: Run) -> None:
@@ -168,8 +230,12 @@ BENCHMARKS: dict[str, Callable[[Run], None]] = {
     "P1": run_p1,
     "P2": run_p2,
     "P3": run_p3,
+    "P4": run_p4,
     "P6": run_p6,
+    "herd": run_herd,
 }
+USUAL = ("P1", "P2", "P3", "P6")
+"""Without a name; P3 measures what P4 does, and a herd takes ten minutes."""
 
 
 def main() -> None:
@@ -179,17 +245,30 @@ def main() -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="small rounds: a smoke test")
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="of P3, P4 and herd")
+    parser.add_argument("--bots", type=int, default=0, help="of P3, P4 and herd: this many")
+    parser.add_argument("--workers", type=int, default=1, help="server processes of those")
     parser.add_argument("--json", type=Path, help="where the JSON file goes")
     options = parser.parse_args()
     unknown = set(options.ids) - set(BENCHMARKS)
     if unknown or options.rounds < 1:
         parser.error(f"unknown: {sorted(unknown)}" if unknown else "--rounds: at least 1")
-    chosen = options.ids or list(BENCHMARKS)
+    chosen = options.ids or list(USUAL)
     report = Report(options.quick, options.rounds, machine_facts())
     print(machine_line(report.machine), flush=True)
     with tempfile.TemporaryDirectory(prefix="skep-bench-") as folder:
         for name in chosen:
-            BENCHMARKS[name](Run(Path(folder), options.rounds, options.quick, report))
+            BENCHMARKS[name](
+                Run(
+                    Path(folder) / name,
+                    options.rounds,
+                    options.quick,
+                    report,
+                    options.store,
+                    options.bots,
+                    options.workers,
+                )
+            )
     path = options.json or Path(tempfile.mkdtemp(prefix="skep-bench-json-")) / "bench.json"
     report.machine["load_average_at_end"] = machine_facts()["load_average_at_start"]
     report.write(path)

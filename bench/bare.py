@@ -11,6 +11,9 @@ from types import SimpleNamespace
 from flask import Flask, Response, jsonify, request
 
 from bench import fleet, processes
+from botapi.admission import Admission
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import Threads
 from botapi.serve import URL_FILE, Server
 from botapi.settings import Settings
 
@@ -22,7 +25,8 @@ class BareServer(Server):
 
     def load(self) -> Flask:
         """The application, made in the worker as there."""
-        self.parts = SimpleNamespace(release=lambda: None, close=lambda: None)
+        admission = Admission(Threads(), SystemClock(), SystemRng())
+        self.parts = SimpleNamespace(release=lambda: None, close=lambda: None, admission=admission)
         app = Flask("bare", static_folder=None)
         app.add_url_rule(PATH, "echo", echo, methods=["POST"])
         return app

@@ -91,6 +91,10 @@ class Fleet:
         """CPU seconds of all server processes so far."""
         return processes.cpu_s(self.server_pids())
 
+    def server_memory_mib(self) -> float:
+        """Memory of all server processes."""
+        return processes.memory_mib(self.server_pids())
+
     def bot_cpu_s(self) -> float:
         """CPU seconds of all bots, their runners and the commands these ran."""
         return sum(processes.tree_cpu_s(bot.pid) for bot in self._bots.values())

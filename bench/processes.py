@@ -51,6 +51,19 @@ def _ticks_of(pid: int) -> int:
     return int(words[11]) + int(words[12])
 
 
+def memory_mib(pids: Iterable[int]) -> float:
+    """Memory of these processes in MiB; what they share is divided among those who share it."""
+    return sum(map(_pss_kib, pids)) / 1024
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def tree_cpu_s(pid: int) -> float:
     """CPU seconds of a process, of everything below it, and of their ended children."""
     return sum(_cpu_of(member) + _ended_children_s(member) for member in tree_of(pid))

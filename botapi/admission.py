@@ -23,7 +23,7 @@ from botapi.domain.errors import Code, Refusal
 
 AT_ONCE = 16
 """Expensive calls of a process that are worked on."""
-MAX_WAITING = 64
+MAX_WAITING = 200
 """Expensive calls that wait for one of these places."""
 WAIT_S = 1.0
 """Longest that a call waits for its place."""
