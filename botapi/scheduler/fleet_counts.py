@@ -162,8 +162,9 @@ class FleetCounts:
             lo = head + '"'
             last = self._store.scan_keys(codec.PEND, head + "!", lo, limit=1, reverse=True)
             pool = split_key(head)[0]
-            created = [task_created_ms(split_key(key)[-1]) for key in (*first, *last)]
-            oldest[pool] = min(created + [oldest[pool]] * (pool in oldest))
+            for key in (*first, *last):
+                created_ms = task_created_ms(split_key(key)[-1])
+                oldest[pool] = min(created_ms, oldest.get(pool, created_ms))
         now_ms = self._clock.now_ms()
         for pool, at_ms in oldest.items():
             yield (metrics.pool_label(pool),), max(0.0, (now_ms - at_ms) / 1000)
