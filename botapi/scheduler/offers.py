@@ -2,16 +2,18 @@
 
 A bot's held call waits here on an event of its own. The loop wakes when a slice was queued
 (here or in another process), takes the heads of the queues concerned, and sets the event of
-exactly the bots that got one. `hot` are the queues that may hold something: a bot that
-begins to wait while none of its queues is hot costs no store access at all. Every hint may
-be lost, so the queues with waiters are looked at again every `RECHECK_S`.
+exactly the bots that got one. On a store whose hints stay in one process the loop looks by
+itself: every FIRST_LOOK_S at first, and ever less often while there is nothing. `hot` are
+the queues that may hold something: a bot that begins to wait while none of its queues is
+hot costs no store access at all. Every hint may be lost, so the queues with waiters are
+looked at again every `RECHECK_S`.
 """
 
 import logging
 from _thread import LockType
 from dataclasses import dataclass, field
 
-from botapi.clock import Clock
+from botapi.clock import Clock, Rng, SystemRng
 from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.domain.matching import Queue, fits
 from botapi.domain.task import Offer
@@ -24,6 +26,9 @@ from botapi.transactions.offer_lease import (
 )
 
 RECHECK_S = 15.0
+FIRST_LOOK_S = 0.5
+LONGEST_LOOK_S = 5.0
+"""Between two looks for waiting bots where other processes' hints do not arrive, jittered."""
 RETRY_S = 0.5
 ROUND_S = 2.0
 """Longest that a caller without patience waits for the round it is in."""
@@ -97,7 +102,13 @@ class Queues:
 class Offers:
     """The waiting bots of this process. Start `run` once, in the background."""
 
-    def __init__(self, store: Store, concurrency: Concurrency, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, concurrency: Concurrency, clock: Clock, rng: Rng | None = None
+    ) -> None:
+        declared = store.capabilities()
+        self._must_look = declared.shared and not declared.push_wakeup
+        self._look_s = FIRST_LOOK_S
+        self._rng = rng or SystemRng()
         self._store = store
         self._concurrency = concurrency
         self._clock = clock
@@ -128,6 +139,8 @@ class Offers:
             if len(self._queues.by_key) != known:
                 # A queue was learned meanwhile, and nobody told a waiter not yet there.
                 waiter.queue_keys = fitting = self._queues.fitting(dimensions)
+            if self._must_look and not self._waiters:
+                self._look_soon()
             before = self._waiters.pop(bot_id, None)
             self._waiters[bot_id] = waiter
             may_get = any(key in fitting or key not in self._queues.by_key for key in self._hot)
@@ -202,7 +215,7 @@ class Offers:
         now = self._clock.monotonic()
         if now < self._recheck_at:
             return
-        self._recheck_at = now + RECHECK_S
+        self._recheck_at = now + self._pause_s()
         new = self._queues.load()
         self._tell_waiters(new)
         with self._lock:
@@ -212,6 +225,20 @@ class Offers:
             if self._store.scan_keys(codec.PEND, *codec.queue_range(key), limit=1):
                 with self._lock:
                     self._hot.add(key)
+                self._look_s = FIRST_LOOK_S
+
+    def _pause_s(self) -> float:
+        """Until the next look; longer and longer while nothing is found."""
+        if not (self._must_look and self._waiters):
+            return RECHECK_S
+        pause_s, self._look_s = self._look_s, min(LONGEST_LOOK_S, 2 * self._look_s)
+        return self._rng.uniform(pause_s / 2, pause_s)
+
+    def _look_soon(self) -> None:
+        """The first bot waits, and what was queued elsewhere meanwhile nobody here has heard."""
+        self._look_s = FIRST_LOOK_S
+        self._recheck_at = min(self._recheck_at, self._clock.monotonic() + FIRST_LOOK_S)
+        self._wake.set()
 
     def _tell_waiters(self, new: set[Key]) -> None:
         """Queues unknown until now may suit bots that wait already."""

@@ -1,12 +1,13 @@
 """Waiting bots: who is woken, in which order, and that no hint is needed for ever."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from botapi.clock import SystemRng
 from botapi.concurrency import Threads as ThreadForm
-from botapi.scheduler.offers import MAX_ROUND, RECHECK_S, Offers
+from botapi.scheduler.offers import FIRST_LOOK_S, LONGEST_LOOK_S, MAX_ROUND, RECHECK_S, Offers
 from botapi.store import codec
 from botapi.store.protocol import Conflict
 from botapi.transactions.create_task import create_task
@@ -195,6 +196,48 @@ def test_lost_notification_is_made_good_by_the_recheck(store, clock, threads):
         clock.advance(2 * RECHECK_S)
         threads.join()
         assert box["value"].bot_id == bot
+    offers.close()
+
+
+class DeafAndShared(Deaf):
+    """One whose engine does not tell other processes, and says so."""
+
+    looks = 0
+
+    def capabilities(self):
+        return replace(self._store.capabilities(), shared=True, push_wakeup=False)
+
+    def scan_keys(self, *where, **more):
+        self.looks += 1
+        return self._store.scan_keys(*where, **more)
+
+
+def test_loop_looks_by_itself_when_hints_stay_in_one_process(store, clock, threads):
+    offers = Offers(DeafAndShared(store), Restless(), clock)
+    ThreadForm().spawn(offers.run)
+    box = hold(threads, offers, store, clock, "vm1")
+    submit(store, clock)
+    clock.advance(FIRST_LOOK_S)
+    threads.join()
+    assert box["value"].bot_id == "vm1"
+    offers.close()
+
+
+def test_looks_become_rare_while_nothing_is_found(store, clock, threads):
+    deaf = DeafAndShared(store)
+    offers = Offers(deaf, Restless(), clock)
+    ThreadForm().spawn(offers.run)
+    box = hold(threads, offers, store, clock, "vm1")
+    for _ in range(10):
+        seen = deaf.looks
+        clock.advance(LONGEST_LOOK_S)
+        until(lambda seen=seen: deaf.looks > seen)
+    clock.advance(FIRST_LOOK_S)
+    submit(store, clock)
+    clock.advance(LONGEST_LOOK_S)
+    threads.join()
+    assert box["value"].bot_id == "vm1"
+    assert offers._pause_s() == RECHECK_S  # nobody waits any more
     offers.close()
 
 
