@@ -112,7 +112,7 @@ def offer_work(running: Fleet, count: int) -> None:
     connection = running.connect()
     for number in range(count):
         dimensions = {"pool": ["sim"], "id": [f"sim-swarm-{number}"]}
-        body = {"command": ["/bin/true"], "dimensions": dimensions, "expiration_s": 3600}
+        body = {"command": ["/bin/true"], "dimensions": dimensions, "wait_for_capacity": True}
         connection.call("POST", "/api/v1/tasks", body)
     connection.close()
 
