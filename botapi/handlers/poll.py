@@ -162,6 +162,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     reply = _reply(server, call, facts, request, decision)
     pool = metrics.pool_label(next(iter(facts.group.dimensions.get("pool", ())), ""))
     metrics.POLLS[pool, str(reply.body["cmd"])].inc()
+    logs.note(pool=pool)
     return reply
 
 
