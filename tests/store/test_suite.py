@@ -7,8 +7,10 @@ from botapi.concurrency import Threads
 from botapi.store.memory import MemoryStore
 from botapi.store.protocol import Conflict
 from tests.fakes.wrapped_store import WrappedStore
+from tests.store import table
 from tests.store.conformance import schedules
 from tests.store.conformance.races import Races
+from tests.store.conformance.suite import SharedConformance
 
 
 class Buffered:
@@ -84,3 +86,15 @@ def test_random_races_find_an_engine_that_misses_conflicts():
     store = WrongStore(MemoryStore(Threads(), SystemClock()), WRONG["sees nothing"][0])
     with pytest.raises(AssertionError):
         Races().test_outcome_is_that_of_an_order_when_random_transactions_overlap(store)
+
+
+def test_table_of_groups_and_engines_is_that_of_the_tests():
+    assert table.PAGE.read_text(encoding="utf-8") == table.page()
+
+
+@pytest.mark.parametrize("name", table.ENGINES)
+def test_engine_runs_every_group_unless_it_declares_otherwise(name):
+    declared = table.declared(name)
+    is_alone = not (declared.shared or declared.durable)
+    missing = {group for group in table.groups() if not table.runs_on(group, name)}
+    assert missing == (set(SharedConformance.__bases__) if is_alone else set())
