@@ -25,6 +25,7 @@ from botapi.store.protocol import Doc, StoreError
 from botapi.transactions.hold_duty import hold_duty, leave_duty
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import SimBot, flask_post
+from tests.sim.run import Sim
 from tests.store import old_databases
 
 OLD = sorted(old_databases.FOLDER.glob("*.sqlite.gz"))
@@ -319,6 +320,16 @@ def test_check_knows_every_kind_of_a_server_and_nothing_is_wrong_there(parts, ma
     report = check_store(parts.store)
     assert report.findings == []
     assert {"bot", "event", "cfg", "key", "lsession"} <= set(report.documents)
+
+
+@pytest.mark.slow
+def test_check_finds_nothing_after_faults_of_every_kind():
+    kinds = set()
+    for seed in (1, 2, 3, 17, 87, 89, 112):
+        report = check_store(Sim(seed).run().ground)
+        assert report.findings == [], seed
+        kinds |= set(report.documents)
+    assert {"task", "req", "out", "outpos", "bot", "event", "runtime"} <= kinds
 
 
 BAD_BODY = b"\x81\xa1a"

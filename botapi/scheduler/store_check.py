@@ -269,6 +269,11 @@ def _absent(found: Found, *refs: Ref) -> str:
     return ""
 
 
+def _ran(task: Any) -> bool:  # noqa: ANN401 - a value of the kind
+    """Has a run of its own ended?"""
+    return task.is_final and task.started_ms > 0 and not task.deduped_from
+
+
 def _task_refs(task: Any) -> list[Ref]:  # noqa: ANN401 - a value of the kind
     key = codec.task_key(task.task_id)
     refs = [(codec.REQ, key)]
@@ -276,7 +281,7 @@ def _task_refs(task: Any) -> list[Ref]:  # noqa: ANN401 - a value of the kind
         refs += [(codec.PEND, task.pend_key), (codec.OFFER, key)]
     if task.state is TaskState.RUNNING:
         refs.append((codec.BOT, join_key(task.bot_id)))
-    if task.is_final and task.started_ms:
+    if _ran(task):
         refs.append((codec.OUTPOS, codec.output_position_key(task.task_id)))
     return refs
 
@@ -294,7 +299,7 @@ def _task_problem(task: Any, found: Found) -> str:  # noqa: ANN401
         doc = found[codec.BOT, join_key(task.bot_id)]
         if doc is None or codec.read_bot(doc).task_id != run_id(task.task_id):
             return f"is RUNNING, and {task.bot_id} does not run it"
-    if task.is_final and task.started_ms:
+    if _ran(task):
         doc = found[codec.OUTPOS, codec.output_position_key(task.task_id)]
         if not codec.read_output_position(doc).sealed:
             return "has ended, and its output is not sealed"
@@ -302,12 +307,13 @@ def _task_problem(task: Any, found: Found) -> str:  # noqa: ANN401
 
 
 def _bot_problem(bot: Any, found: Found) -> str:  # noqa: ANN401
+    """A run may have ended without its bot: the bot's record says so when it calls next."""
     if not bot.task_id:
         return ""
     doc = found[_task_ref(bot.task_id)]
     task = None if doc is None else codec.read_task(doc)
-    if task is None or task.state is not TaskState.RUNNING or task.bot_id != bot.bot_id:
-        return f"runs {bot.task_id}, which is {task.state if task else 'not there'}"
+    if task is None or task.bot_id != bot.bot_id:
+        return f"runs {bot.task_id}, which is {f'of {task.bot_id}' if task else 'not there'}"
     return ""
 
 
