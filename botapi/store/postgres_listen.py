@@ -126,6 +126,7 @@ class Notifier:
         self._closed = False
         self._ended = concurrency.event()
         self._lost = False
+        self._next_at = 0.0
         start_native(self._work)
 
     def send(self, topics: Iterable[str]) -> None:
@@ -149,9 +150,8 @@ class Notifier:
         self._ended.set()
 
     def _collect(self, heard: dict[str, None]) -> bool:
-        """Add what comes within the period; False when it is time to end."""
-        end = monotonic() + PERIOD_S
-        while (left := end - monotonic()) > 0:
+        """Add what comes until the next may be sent; False when it is time to end."""
+        while (left := self._next_at - monotonic()) > 0:
             try:
                 topics = self._queue.get(timeout=left)
             except Empty:
@@ -162,6 +162,7 @@ class Notifier:
         return True
 
     def _notify(self, topics: list[str]) -> None:
+        self._next_at = monotonic() + PERIOD_S
         if self._lost:
             topics = [ANY_TOPIC]
         channel = self._channel.encode()

@@ -213,22 +213,22 @@ def write(kind: str, writes: dict[Key, Write], absent: set[Key]) -> list[Stateme
 
 def find(kind: str, all_of: Sequence[AnyOf], bounds: Bounds, limit: int) -> Statement:
     """The first documents that match; the first AnyOf drives."""
-    values: list[Value] = []
-    keys = _matching(sql_of(kind), all_of, bounds, values)
+    values: list[Value] = [int8(limit)]
+    first = " OFFSET 0)", " ORDER BY m.k LIMIT $1::bigint"
+    keys = _matching(sql_of(kind), all_of, bounds, values, first)
     text = (
-        f"SELECT d.k, d.body, d.exp, d.tags FROM ({keys} ORDER BY k "
-        f"LIMIT {_bind(values, int8(limit))}::bigint) AS m "
-        f"JOIN {sql_of(kind).docs} AS d ON d.k = m.k ORDER BY d.k"
+        f"SELECT m.k, d.body, d.exp, d.tags FROM ({keys} ORDER BY k LIMIT $1::bigint) AS m "
+        f"CROSS JOIN LATERAL (SELECT body, exp, tags FROM {sql_of(kind).docs} WHERE k = m.k "
+        "OFFSET 0) AS d ORDER BY m.k"
     )
     return Statement(text.encode(), values, kept=False)
 
 
 def count(kind: str, all_of: Sequence[AnyOf], bounds: Bounds, up_to: int) -> Statement:
     """How many match, counting no further than `up_to`; the first AnyOf drives."""
-    values: list[Value] = []
-    keys = _matching(sql_of(kind), all_of, bounds, values)
-    limit = _bind(values, int8(up_to))
-    text = f"SELECT count(*) FROM ({keys} LIMIT {limit}::bigint) AS m"
+    values: list[Value] = [int8(up_to)]
+    keys = _matching(sql_of(kind), all_of, bounds, values, (")", " LIMIT $1::bigint"))
+    text = f"SELECT count(*) FROM ({keys} LIMIT $1::bigint) AS m"
     return Statement(text.encode(), values, kept=False)
 
 
@@ -237,7 +237,7 @@ def estimate(kind: str, all_of: Sequence[AnyOf], bounds: Bounds) -> Statement:
     values: list[Value] = []
     within = _within(bounds, values)
     counted = (
-        f"(SELECT count(*) FROM (SELECT FROM {sql_of(kind).tags} WHERE tag = "
+        f"(SELECT count(*) FROM (SELECT FROM {sql_of(kind).tags} AS m WHERE m.tag = "
         f"ANY({_bind(values, _tags(any_of))}::bytea[]) AND {within} LIMIT {ESTIMATE}) AS e)"
         for any_of in all_of
     )
@@ -287,38 +287,41 @@ def to_doc(row: Row) -> Doc:
     return Doc(key.decode(), unpack_body(body), names, from_int8(expire_at))
 
 
-def _matching(sql: Sql, all_of: Sequence[AnyOf], bounds: Bounds, values: list[Value]) -> str:
+def _matching(
+    sql: Sql, all_of: Sequence[AnyOf], bounds: Bounds, values: list[Value], ends: tuple[str, str]
+) -> str:
     """A SELECT of the matching keys, which the caller orders and limits.
 
-    The tags of the driver are lists in key order, merged without sorting; each key is
-    looked up in the others, or merged with them, as the server's statistics suggest.
+    Every tag of the driver is a list in key order, of which no more is read than gives the
+    first matches. `ends` are what closes a look-up and a list: with OFFSET 0 each key of the
+    driver is looked up in the other AnyOf, whatever the server's statistics say; without,
+    the server may merge them.
     """
+    probed, first = ends
     within = _within(bounds, values)
     if not all_of:
-        return f"SELECT k FROM {sql.docs} WHERE {within}"
+        return f"SELECT k FROM {sql.docs} AS m WHERE {within}"
     driver, *others = all_of
+    probes = "".join(
+        f" AND EXISTS (SELECT FROM {sql.tags} AS o WHERE o.k = m.k AND o.tag = "
+        f"ANY({_bind(values, _tags(any_of))}::bytea[]){probed}"
+        for any_of in others
+    )
     each = [
-        f"SELECT k FROM {sql.tags} WHERE tag = {_bind(values, tag.encode())}::bytea AND {within}"
+        f"(SELECT m.k FROM {sql.tags} AS m WHERE m.tag = {_bind(values, tag.encode())}::bytea "
+        f"AND {within}{probes}{first})"
         for tag in sorted(driver)
     ]
-    merged = f"SELECT DISTINCT k FROM ({' UNION ALL '.join(each)}) AS u"
-    probes = [
-        f"EXISTS (SELECT FROM {sql.tags} AS o WHERE o.k = m.k AND o.tag = "
-        f"ANY({_bind(values, _tags(any_of))}::bytea[]))"
-        for any_of in others
-    ]
-    source = f"({each[0] if len(each) == 1 else merged + ' ORDER BY k'}) AS m"
-    where = f" WHERE {' AND '.join(probes)}" if probes else ""
-    return f"SELECT m.k FROM {source}{where}"
+    return f"SELECT {'DISTINCT ' if len(each) > 1 else ''}k FROM ({' UNION ALL '.join(each)}) AS u"
 
 
 def _within(bounds: Bounds, values: list[Value]) -> str:
     after, lo, hi = bounds
     if after is not None and after.encode() >= lo.encode():
-        text = f"k > {_bind(values, after.encode())}::bytea"
+        text = f"m.k > {_bind(values, after.encode())}::bytea"
     else:
-        text = f"k >= {_bind(values, lo.encode())}::bytea"
-    return text if hi is None else f"{text} AND k < {_bind(values, hi.encode())}::bytea"
+        text = f"m.k >= {_bind(values, lo.encode())}::bytea"
+    return text if hi is None else f"{text} AND m.k < {_bind(values, hi.encode())}::bytea"
 
 
 def _bind(values: list[Value], value: Value) -> str:

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 
 from tests.store.conformance import schedules
 from tests.store.conformance.support import doc, increment, keys_of, opened
@@ -23,8 +24,8 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-def claim(store, name, threads, wait=""):
-    """Take from the queue until it is empty; a line for the keys of each take.
+def claim(store, name, threads, wait="", n="2"):
+    """Take n at a time from the queue until it is empty; a line for the keys of each take.
 
     With `wait`, say "ready" and begin when a line arrives on standard input.
     """
@@ -36,7 +37,8 @@ def claim(store, name, threads, wait=""):
         return keys_of(docs)
 
     def drain():
-        while got := store.take("pend", [("q!", 'q"')], 2, work, label="claim", deadline_s=60.0):
+        take = partial(store.take, "pend", [("q!", 'q"')], int(n), work, label="claim")
+        while got := take(deadline_s=60.0):
             say(*got)
 
     if wait:

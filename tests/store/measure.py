@@ -1,7 +1,9 @@
-"""Measure the SQLite engine on this machine: `python -m tests.store.measure [folder]`.
+"""Measure the engines on this machine: `python -m tests.store.measure [folder]`.
 
 Every line is a figure of docs/stores.md. The first one, writing and syncing one page, is
-the yardstick: no single durable transaction can be faster than that.
+the yardstick: no single durable transaction can be faster than that. PostgreSQL, on a server
+of its own that syncs, has another one in the same run: what bare psycopg does on as many
+connections. `python -m tests.store.measure postgres` measures that alone.
 """
 
 import os
@@ -14,14 +16,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+
+import psycopg
 
 from botapi.clock import SystemClock
 from botapi.concurrency import Threads
 from botapi.store.memory import MemoryStore
 from botapi.store.sqlite import SqliteStore
+from tests.engines.postgres import Postgres
 from tests.store.child import in_threads, say
-from tests.store.conformance.support import any_of, doc, put
+from tests.store.conformance.support import any_of, doc, opened, put
 
 ROUNDS = 5
 
@@ -59,6 +65,22 @@ def transactions(store, threads, each):
     in_threads(work, threads)
 
 
+def changes(store, threads, each):
+    """Read a document of one's own and write it."""
+
+    def work():
+        me = f"own-{threading.get_ident()}"
+
+        def change(txn):
+            (found,) = txn.get("measured", me)
+            txn.put("measured", doc(me, n=found.body["n"] + 1 if found else 0))
+
+        for _ in range(each):
+            store.transact(change, label="measure")
+
+    in_threads(work, threads)
+
+
 def fleet(store, bots=10_000):
     """Bots with 30 tags each, two of them selective."""
     store.write_many(
@@ -70,11 +92,11 @@ def fleet(store, bots=10_000):
     )
 
 
-def queries(store):
-    fleet(store)
+def queries(name, store, bots=10_000):
+    fleet(store, bots)
     pair = [any_of("s:1"), any_of("rack:7")]
     wide = [any_of("d0:1", "d0:2"), any_of("s:1")]
-    for name, ask in (
+    for what, ask in (
         ("get of one document", lambda: store.get("bot", "b00500")),
         (
             "find, page of 100, one tag",
@@ -83,21 +105,21 @@ def queries(store):
         ("find, rare and common tag", lambda: store.find("bot", pair, after=None, limit=100)),
         ("find, page of 100, alternatives", lambda: store.find("bot", wide, after=None, limit=100)),
         (
-            "count of one tag in 10,000 bots",
-            lambda: store.count("bot", [any_of("s:1")], up_to=10_000),
+            f"count of one tag in {bots:,} bots",
+            lambda: store.count("bot", [any_of("s:1")], up_to=bots),
         ),
     ):
         took = middle(lambda ask=ask: [ask() for _ in range(50)]) / 50
-        row(f"sqlite, {name}", f"{took * 1e6:,.0f} us")
+        row(f"{name}, {what}", f"{took * 1e6:,.0f} us")
 
 
-def claims(folder, processes=4, threads=16, documents=20_000):
-    with closing(SqliteStore(folder, Threads(), SystemClock())) as store:
+def claims(name, address, n=2, processes=4, threads=16, documents=20_000):
+    with opened(address) as store:
         store.write_many(("pend", doc(f"q!{n:06}")) for n in range(documents))
-    command = [sys.executable, "-m", "tests.store.child", f"sqlite:{folder}", "claim"]
+    command = [sys.executable, "-m", "tests.store.child", address, "claim"]
     children = [
         subprocess.Popen(
-            [*command, str(number), str(threads), "wait"],
+            [*command, str(number), str(threads), "wait", str(n)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -120,15 +142,15 @@ def claims(folder, processes=4, threads=16, documents=20_000):
     for each in children:
         each.communicate()
     assert len(set(claimed) - {"end"}) == len(claimed) - processes == documents
-    what = f"sqlite, {processes} processes x {threads} threads, takes of 2"
+    what = f"{name}, {processes} processes x {threads} threads, takes of {n}"
     row(what, f"{documents / took:,.0f} claims/s")
 
 
-def wake_up(folder, rounds=500):
+def wake_up(name, address, rounds=500):
     heard = queue.SimpleQueue()
     with (
-        closing(SqliteStore(folder, Threads(), SystemClock())) as one,
-        closing(SqliteStore(folder, Threads(), SystemClock())) as other,
+        opened(address) as one,
+        opened(address) as other,
     ):
         other.subscribe(lambda topic: heard.put(time.perf_counter()))
         took = []
@@ -137,7 +159,7 @@ def wake_up(folder, rounds=500):
             sent = time.perf_counter()
             took.append(heard.get() - sent)
         row(
-            "sqlite, return of transact to wake-up in the other",
+            f"{name}, return of transact to wake-up in the other",
             f"{statistics.median(took) * 1e6:,.0f} us",
         )
 
@@ -151,9 +173,9 @@ def main(folder):
         for threads in (16, 64):
             rate = threads * 100 / middle(lambda threads=threads: transactions(store, threads, 100))
             row(f"sqlite, {threads} threads", f"{rate:,.0f} transactions/s")
-        queries(store)
-    claims(folder / "four")
-    wake_up(folder / "wake")
+        queries("sqlite", store)
+    claims("sqlite", f"sqlite:{folder / 'four'}")
+    wake_up("sqlite", f"sqlite:{folder / 'wake'}")
     with closing(MemoryStore(Threads(), SystemClock())) as store:
         row(
             "memory, one transaction after another",
@@ -161,6 +183,55 @@ def main(folder):
         )
 
 
+def bare(dsn, threads, each):
+    """What psycopg does without us: one row of one's own, UPDATE and COMMIT."""
+
+    def work(number):
+        with psycopg.connect(dsn) as con:
+            for _ in range(each):
+                con.execute("UPDATE bare SET n = n + 1 WHERE k = %s", (number,))
+                con.commit()
+
+    numbers = iter(range(threads))
+    in_threads(lambda: work(next(numbers)), threads)
+
+
+def postgres(threads=8, each=200):
+    server = Postgres(fsync=True)
+    try:
+        with server.database() as dsn, opened(dsn) as store:
+            server.execute(
+                "CREATE TABLE bare AS SELECT k, 0 AS n FROM generate_series(0, 63) AS k", dsn
+            )
+            server.execute("CREATE UNIQUE INDEX bare_k ON bare (k)", dsn)
+            rates = {
+                "yardstick: bare psycopg": partial(bare, dsn),
+                "postgres, a read and a write": partial(changes, store),
+                "postgres, a blind write": partial(transactions, store),
+            }
+            took = {name: [] for name in rates}
+            for _ in range(ROUNDS):
+                for name, work in rates.items():
+                    took[name].append(seconds(lambda work=work: work(threads, each)))
+            for name, all_of in took.items():
+                rate = threads * each / statistics.median(all_of)
+                row(f"{name}, {threads} threads", f"{rate:,.0f} transactions/s")
+            single = middle(lambda: changes(store, 1, 100)) / 100
+            row("postgres, a read and a write, alone", f"{single * 1e3:.2f} ms")
+            queries("postgres", store, bots=100_000)
+        for n in (2, 16):
+            with server.database() as dsn:
+                claims("postgres", dsn, n)
+        with server.database() as dsn:
+            wake_up("postgres", dsn)
+    finally:
+        server.end()
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(temporary))
+    if sys.argv[1:] == ["postgres"]:
+        postgres()
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(temporary))
+        postgres()
