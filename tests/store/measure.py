@@ -218,7 +218,7 @@ def postgres(threads=8, each=200):
                 row(f"{name}, {threads} threads", f"{rate:,.0f} transactions/s")
             single = middle(lambda: changes(store, 1, 100)) / 100
             row("postgres, a read and a write, alone", f"{single * 1e3:.2f} ms")
-            queries("postgres", store, bots=100_000)
+            queries("postgres", store, bots=20_000)
         for n in (2, 16):
             with server.database() as dsn:
                 claims("postgres", dsn, n)

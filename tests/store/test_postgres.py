@@ -9,7 +9,7 @@ from botapi.concurrency import Threads
 from botapi.store.postgres import PostgresStore
 from tests.fakes.faulty_store import FaultyStore
 from tests.fakes.twice_store import TwiceStore
-from tests.store.conformance import SharedConformance, StoreConformance
+from tests.store.conformance import StoreConformance
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +50,3 @@ class TestPostgresStoreFaulty(StoreConformance):
     @pytest.fixture
     def store(self, emptied):
         return FaultyStore(emptied, seed=1, before=0.1)
-
-
-class TestPostgresProcesses(SharedConformance):
-    @pytest.fixture
-    def address(self, postgres_dsn):
-        return postgres_dsn
