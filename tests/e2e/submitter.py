@@ -6,6 +6,8 @@ from tests.e2e import ground_truth
 from tests.e2e.fleet import NotReached
 
 LINES = 5
+AHEAD = 4
+"""Tasks that wait or run at one time."""
 
 
 class Submitter:
@@ -21,14 +23,15 @@ class Submitter:
         self._thread.start()
 
     def _run(self):
-        while not self._over.is_set():
+        while not self._over.wait(0.2):
+            if len(self.tasks) >= self.ended() + AHEAD:
+                continue
             name = f"{self.truth.name}-{len(self.tasks)}"
             command = ground_truth.command(self.truth, name, LINES, 0.02)
             try:
                 self.tasks[name] = self.fleet.api.submit(*command, key=name)["task_id"]
             except NotReached as error:
                 self.refused.append(str(error))
-            self._over.wait(0.4)
 
     def ended(self):
         """How many of the tasks say that they are through."""
@@ -40,7 +43,7 @@ class Submitter:
         self._thread.join(90)
         assert self.refused == []
         for name, task_id in self.tasks.items():
-            task = self.fleet.api.until(task_id, limit_s=60)
+            task = self.fleet.api.until(task_id, limit_s=90)
             assert (task["state"], task["exit_code"]) == ("COMPLETED", 0), task
             assert self.fleet.api.output(task_id) == ground_truth.output(name, LINES)
         told = ground_truth.told(self.truth)

@@ -31,7 +31,7 @@ from tests.e2e.fleet import (
 )
 from tests.fakes.sim_bot import SimBot
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 REACHES_ALL_S = 5.0
 SUBMISSIONS = 40

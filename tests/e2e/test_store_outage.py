@@ -18,7 +18,7 @@ from tests.e2e.fleet import Connection, Fleet, running_fleet, tell, wait_until
 from tests.e2e.submitter import Submitter
 from tests.fakes.sim_bot import SimBot
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 
 FROZEN_S = float(os.environ.get("SKEP_TEST_FROZEN_S", "14"))
 """Longer than a call waits for the store, so that the breaker opens; 60 by hand."""
