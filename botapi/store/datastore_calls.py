@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import grpc
 from google.api_core import exceptions as google
@@ -29,6 +30,13 @@ CALL_S = 10.0
 """Longest that one call is waited for; a caller with less time waits less."""
 SHORTEST_S = 0.001
 ROLLBACK_S = 1.0
+
+_CHANNEL = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+"""The service limits what it sends; after an outage the next try is soon."""
 
 _Lookup = requests.LookupRequest.pb()
 _RunQuery = requests.RunQueryRequest.pb()
@@ -175,11 +183,16 @@ def _client() -> DatastoreClient:
     host = os.environ.get(EMULATOR)
     try:
         if not host:
-            return DatastoreClient()
-        channel = grpc.insecure_channel(host, options=[("grpc.max_receive_message_length", -1)])
+            return DatastoreClient(transport=partial(DatastoreGrpcTransport, channel=_channel))
+        channel = grpc.insecure_channel(host, options=_CHANNEL)
         return DatastoreClient(transport=DatastoreGrpcTransport(channel=channel))
     except GoogleAuthError as error:
         raise StoreError(f"no credentials for Datastore: {_text(error)}") from error
+
+
+def _channel(*args: object, **more: object) -> grpc.Channel:
+    """A channel to the real service."""
+    return DatastoreGrpcTransport.create_channel(*args, **{**more, "options": _CHANNEL})  # type: ignore[arg-type]
 
 
 def _asked(method: Callable[..., object], request: object, until: Until) -> Pb:
