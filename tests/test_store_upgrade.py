@@ -1,4 +1,4 @@
-"""`skep store upgrade`: the last step of an upgrade, refused while somebody would be left behind."""
+"""`skep store upgrade`: the last step of an upgrade, refused while it would leave one behind."""
 
 from contextlib import closing
 from dataclasses import replace
