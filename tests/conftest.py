@@ -1,26 +1,52 @@
 """What most tests stand on: a server without a network, a clock that is turned by hand."""
 
 import os
+from collections import Counter
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from werkzeug.routing import Rule
 
 from botapi import app as composition
-from botapi import engines
 from botapi.concurrency import Threads
 from botapi.settings import Settings
 from botapi.transactions.push_config import push_config
 from tests.engines.emulator import emulator  # noqa: F401
 from tests.engines.postgres import (  # noqa: F401 - fixtures
+    _postgres_server,
     postgres,
     postgres_dsn,
-    _postgres_server,
 )
 from tests.engines.schemas import postgres_schema  # noqa: F401
 from tests.factories import NO_LIMITS, bots_cfg
 from tests.fakes.clock import FakeClock, FakeRng
 from tests.fakes.sim_bot import SimBot, flask_post
+from tests.transactions.stores import store_of
+
+
+def pytest_configure(config):
+    """Let the order below hold: xdist would begin with the modules of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Modules that take longest come first, so that no core idles while another ends one."""
+    weights = Counter()
+    for item in items:
+        weights[item.path] += _guessed_s(item)
+    items.sort(key=lambda item: -weights[item.path])
+
+
+def _guessed_s(item):
+    limit = item.get_closest_marker("timeout")
+    if limit is not None:
+        return limit.args[0] / 10
+    if item.get_closest_marker("e2e"):
+        return 4
+    return 1 if item.get_closest_marker("slow") else 0.03
+
 
 hypothesis_settings.register_profile("skep", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("skep")
@@ -65,10 +91,10 @@ def settings(tmp_path, small_bot):
 
 
 @pytest.fixture
-def store(clock, rng):
-    store = engines.memory_store(Threads(), clock, rng)
-    yield store
-    store.close()
+def store(request, clock, rng):
+    """A store in memory; `SKEP_TEST_STORE` names another one of `tests/transactions/stores.py`."""
+    with store_of(request, clock, rng, os.environ.get("SKEP_TEST_STORE", "memory")) as store:
+        yield store
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from botapi import serve, settings
+
 T = TypeVar("T")
 Json = dict[str, Any]
 
@@ -339,7 +341,21 @@ class ServerProcess:
         return self.process.pid
 
     def init(self, bots_cfg: str = BOTS_CFG) -> str:
-        """`skep init`; the admin's API key."""
+        """`skep init`; the admin's API key.
+
+        Done in this process when it has the same sources: a second less for every fleet.
+        """
+        if self.sources == REPOSITORY:
+            environ = clean_environ(**self.environ)
+            key = serve.prepare(settings.load(environ, {"data_dir": str(self.data)}), is_init=True)
+        else:
+            key = self._run_init()
+        assert key
+        if self.bots_cfg.exists():
+            self.bots_cfg.write_text(bots_cfg)
+        return key
+
+    def _run_init(self) -> str:
         with (self.folder / "init.log").open("wb") as errors:
             done = subprocess.run(
                 [*SKEP, "init", "--data-dir", str(self.data)],
@@ -349,8 +365,6 @@ class ServerProcess:
                 stderr=errors,
                 check=True,
             )
-        if self.bots_cfg.exists():
-            self.bots_cfg.write_text(bots_cfg)
         found = KEY.search(done.stdout.decode())
         assert found is not None, done.stdout
         return found[1]
