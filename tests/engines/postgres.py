@@ -181,6 +181,7 @@ class Postgres:
 
     def log(self) -> str:
         """What the server wrote so far."""
+        self._must_be_ours()
         return (self._folder / "log").read_text(errors="replace")
 
     def end(self) -> None:
