@@ -183,7 +183,8 @@ class BotRoutes:
         except BodyTooLarge as error:
             return _too_large(error)
         except StoreError as error:
-            return _outage(error)
+            wait_s = self._admission.come_back_s() if route.is_expensive else RETRY_AFTER_S
+            return _outage(error, wait_s)
         except Exception:  # noqa: BLE001 - the outermost frame of a bot's call
             return internal_error(rid)
 
@@ -494,12 +495,15 @@ def _too_large(error: BodyTooLarge) -> Response:
     return Response(line, 413, headers, content_type="text/plain; charset=utf-8")
 
 
-def _outage(error: StoreError) -> Response:
-    """The store cannot answer: nothing was acknowledged, try again (bots do so at a 5xx only)."""
+def _outage(error: StoreError, wait_s: int = RETRY_AFTER_S) -> Response:
+    """The store cannot answer: nothing was acknowledged, try again (bots do so at a 5xx only).
+
+    A herd that is sent away for two seconds keeps the store down.
+    """
     log.error("store: %s", error)
     code = Code.INVALID_ARGUMENT if isinstance(error, TooLarge) else Code.UNAVAILABLE
     line = f"rpc error: code = {code.wire_name} desc = {one_line(str(error))}\n"
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    headers = {"Retry-After": str(wait_s)}
     return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")
 
 

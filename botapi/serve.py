@@ -53,7 +53,8 @@ GRACEFUL_S = 25
 MAX_CONNECTIONS = 20_000
 BACKLOG = 8_192
 """Connections that wait to be accepted; the kernel's `somaxconn` may allow fewer."""
-ACCEPT_AT_ONCE = 1_000
+ACCEPT_AT_ONCE = 100
+"""Connections accepted in one turn of the loop: between two turns it learns how late it is."""
 SHARED_ACCEPT_AT_ONCE = 16
 """The same where several processes share a socket, so that each gets its part."""
 LATENESS_EVERY_S = 0.1

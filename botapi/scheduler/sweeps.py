@@ -55,6 +55,9 @@ DUTY = "sweeper"
 DUTY_MS = 10_000
 PAGE = 500
 SILENT_EVERY_ROUNDS = 3
+SILENT_EVERY_S = 60.0
+"""Seconds between two looks for silent bots, or a tenth of the silence that makes a bot dead,
+which is less: a look reads when each bot of the fleet was heard of."""
 SLOW_EVERY_S = 60.0
 LOOK_S = 1.0
 PAUSED_S = 20.0
@@ -172,7 +175,8 @@ class Sweeps:
         with self._timed("offers"):
             done["offers"] = self._return_offers(now_ms)
         if self.clock.monotonic() >= self.next_silent:
-            every_s = SILENT_EVERY_ROUNDS * self.settings.sweep_s
+            seldom_s = min(SILENT_EVERY_S, self.bot_death_s() / 10)
+            every_s = max(SILENT_EVERY_ROUNDS * self.settings.sweep_s, seldom_s)
             self.next_silent = self.clock.monotonic() + every_s
             with self._timed("silence"):
                 done["bots"] = self._silent_bots(now_ms)

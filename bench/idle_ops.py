@@ -1,0 +1,191 @@
+"""What idle bots cost in operations of the store: `python -m bench.idle_ops [--store ADDRESS]`.
+
+A whole server without its HTTP part, and a clock turned by hand: for one simulated hour each bot
+has its held calls (42.5 s apart) and its polls (120 s apart), the process flushes and sweeps as it
+does by itself. Counted at the interface of the store, so the figures hold for every engine;
+Datastore counts besides what it bills.
+"""
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from bench.fleet import BOTS_CFG
+from bench.p3 import HOLD_S, POLL_S
+from bench.simulated import FACTS, STATE
+from botapi import app as composition
+from botapi import engines, metrics
+from botapi.clock import SystemRng
+from botapi.concurrency import Threads
+from botapi.scheduler.last_seen import FLUSH_EVERY_S
+from botapi.settings import Settings
+from botapi.store.protocol import Doc, Store, Txn
+from tests.fakes.clock import FakeClock
+from tests.fakes.sim_bot import SimBot, flask_post
+
+STEP_S = 0.5
+HOUR_S = 3_600
+
+
+class Counting:
+    """A store that counts the documents which go through it, by what is under way."""
+
+    def __init__(self, inner: Store) -> None:
+        self._inner = inner
+        self.during = "start"
+        self.seen: Counter[tuple[str, str]] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def add(self, did: str, count: int) -> None:
+        """So many documents, or operations."""
+        self.seen[self.during, did] += count
+
+    def get(self, kind: str, *keys: str) -> list[Doc | None]:
+        """Every key is a read, also of what is not there."""
+        self.add("read", len(keys))
+        return self._inner.get(kind, *keys)
+
+    def scan(self, *args: Any, **more: Any) -> list[Doc]:
+        """A query, and its documents."""
+        return self._query(self._inner.scan(*args, **more))
+
+    def scan_keys(self, *args: Any, **more: Any) -> list[str]:
+        """A query of keys alone."""
+        self.add("query of keys", 1)
+        return self._inner.scan_keys(*args, **more)
+
+    def find(self, *args: Any, **more: Any) -> Any:
+        """A query, and its documents."""
+        page = self._inner.find(*args, **more)
+        self._query(page.docs)
+        return page
+
+    def transact(self, fn: Callable[[Txn], Any], **more: Any) -> Any:
+        """What the last try read and wrote."""
+        done: list[_CountingTxn] = []
+
+        def counted(txn: Txn) -> Any:
+            done.append(_CountingTxn(txn))
+            return fn(cast(Txn, done[-1]))
+
+        result = self._inner.transact(counted, **more)
+        for did, count in done[-1].seen.items():
+            self.add(did, count)
+        self.add("transaction", 1)
+        return result
+
+    def write_many(self, docs: Iterable[tuple[str, Doc]]) -> None:
+        """Each is a write."""
+        listed = list(docs)
+        self.add("write", len(listed))
+        self._inner.write_many(listed)
+
+    def _query(self, docs: list[Doc]) -> list[Doc]:
+        self.add("query", 1)
+        self.add("read", len(docs))
+        return docs
+
+
+class _CountingTxn:
+    def __init__(self, inner: Txn) -> None:
+        self._inner = inner
+        self.seen: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        did = {"put": "write", "insert": "write", "delete": "delete"}.get(name, "")
+        if did:
+            self.seen[did] += 1
+        return getattr(self._inner, name)
+
+    def get(self, kind: str, *keys: str) -> list[Doc | None]:
+        self.seen["read"] += len(keys)
+        return self._inner.get(kind, *keys)
+
+
+def measure(address: str, bots: int, seen_flush_s: float) -> tuple[Counting, dict[str, float]]:
+    """One simulated hour; the counts by what was under way, and what the engine itself counts."""
+    with tempfile.TemporaryDirectory(prefix="skep-idle-") as folder:
+        data = Path(folder)
+        (data / "config" / "scripts").mkdir(parents=True)
+        (data / "config" / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
+        settings = Settings(
+            data_dir=data, store=address, hold_min_s=0, hold_max_s=0, seen_flush_s=seen_flush_s
+        )
+        clock, rng = FakeClock(), SystemRng()
+        store = Counting(engines.open_store(settings, Threads(), clock, rng))
+        parts = composition.build(settings, cast(Store, store), Threads(), clock, rng)
+        parts.watcher.check(clock.now_ms())
+        client = composition.create_app(parts).test_client()
+        fleet = [SimBot(flask_post(client), f"sim-{n}", dims=FACTS) for n in range(bots)]
+        for bot in fleet:
+            bot.state |= STATE
+            bot.start()
+        parts.sweeps.round()
+        parts.last_seen.flush()
+        store.seen.clear()
+        before = _billed()
+        _hour(parts, store, clock, fleet)
+        billed = {did: count - before.get(did, 0) for did, count in _billed().items()}
+        parts.close()
+        return store, billed
+
+
+def _hour(parts: composition.Parts, store: Counting, clock: FakeClock, fleet: list[SimBot]) -> None:
+    holds = [HOLD_S * n / len(fleet) for n in range(len(fleet))]
+    polls = [POLL_S * n / len(fleet) for n in range(len(fleet))]
+    flush_at = sweep_at = 0.0
+    for step in range(int(HOUR_S / STEP_S)):
+        now = step * STEP_S
+        clock.advance(STEP_S)
+        for n, bot in enumerate(fleet):
+            if now >= polls[n]:
+                polls[n] += POLL_S
+                store.during = "poll"
+                bot.poll()
+            if now >= holds[n]:
+                holds[n] += HOLD_S
+                store.during = "held call"
+                bot.update(nonblocking=False)
+            if bot.status != 200:
+                raise RuntimeError(f"{bot.bot_id}: {bot.status} {bot.text[:200]}")
+        if now >= flush_at:
+            flush_at = now + FLUSH_EVERY_S
+            store.during = "last seen"
+            parts.last_seen.flush()
+        if now >= sweep_at:
+            sweep_at = now + parts.settings.sweep_s
+            store.during = "sweeps"
+            parts.sweeps.round()
+
+
+def _billed() -> dict[str, float]:
+    return {
+        sample.labels["did"]: sample.value
+        for family in metrics.STORE_DOCUMENTS.metric.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def main() -> None:
+    """Measure two sizes: what they differ by is the cost of a bot, the rest that of a server."""
+    parser = argparse.ArgumentParser(prog="python -m bench.idle_ops", description=__doc__)
+    parser.add_argument("--store", default="sqlite", help="as SKEP_STORE; must be empty")
+    parser.add_argument("--bots", type=int, default=20)
+    parser.add_argument("--seen-flush", type=float, default=60.0, help="SKEP_SEEN_FLUSH_S")
+    options = parser.parse_args()
+    found, billed = measure(options.store, options.bots, options.seen_flush)
+    print(f"{options.bots} idle bots, one simulated hour, {options.store.partition(':')[0]}")
+    for (during, did), count in sorted(found.seen.items()):
+        print(f"{during:10}  {did:14} {count:8}  {count / options.bots:8.2f} a bot")
+    for did, count in sorted(billed.items()):
+        print(f"billed      {did:14} {count:8.0f}  {count / options.bots:8.2f} a bot")
+
+
+if __name__ == "__main__":
+    main()
