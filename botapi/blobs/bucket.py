@@ -188,7 +188,7 @@ def _open(name: str) -> tuple[Any, Any]:
     try:
         from google.api_core import exceptions  # noqa: PLC0415 - an optional part
         from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
-        from google.cloud import storage  # noqa: PLC0415
+        from google.cloud import storage  # type: ignore[attr-defined,unused-ignore]  # noqa: PLC0415
     except ImportError:
         line = "SKEP_BLOBS=gs://...: google-cloud-storage is missing; pip install 'skep[bucket]'"
         raise Outage(line) from None
