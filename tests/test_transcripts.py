@@ -26,7 +26,7 @@ from tests.handlers.test_refusals import bootstrap_token
 from tests.transactions.stores import ENGINES, store_of
 from tests.transcripts import language
 
-HOLD_S = {"postgres": 0.5, "emulator": 2.0}
+HOLD_S = {"postgres": 0.5, "emulator": 1.0}
 """How long an engine may need to hand a lease to a request that is held."""
 BOT_ID = "vm1-m1"
 RUN = "76d00eba71beef1"

@@ -21,12 +21,12 @@ from botapi.transactions.update_task import Failure, Progress, end_with_error, u
 from tests.factories import make_request, make_slice
 from tests.fakes.wrapped_store import WrappedStore
 from tests.scheduler.conftest import KEEP_MS, LIMIT_S, claim, connect
-from tests.transactions.stores import ENGINES, store_of
+from tests.transactions.stores import POSTGRES, SQLITE, store_of
 
 HOUR_S = 3_600
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["memory", SQLITE, POSTGRES])
 def store(request, clock, rng):
     with store_of(request, clock, rng) as store:
         yield store

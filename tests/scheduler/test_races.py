@@ -22,12 +22,12 @@ from botapi.transactions.update_bot import Stamp
 from botapi.transactions.update_task import Accepted, NotCurrent, Progress, update_task
 from tests.factories import make_request, make_slice
 from tests.scheduler.conftest import KEEP_MS, LIMIT_S, at_once, claim, connect
-from tests.transactions.stores import ENGINES, store_of
+from tests.transactions.stores import POSTGRES, SQLITE, store_of
 
 ROUNDS = 25
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["memory", SQLITE, POSTGRES])
 def store(request, clock, rng):
     with store_of(request, clock, rng) as store:
         yield store

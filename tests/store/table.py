@@ -22,7 +22,6 @@ ENGINES = {
     "postgres": PostgresStore,
     "datastore": DatastoreStore,
 }
-FORMS = ("", "Twice", "Faulty")
 
 
 def declared(name):
@@ -37,11 +36,12 @@ def groups():
 
 
 def classes_of(name):
-    """The test classes of an engine, by the name of the store in theirs."""
+    """The test classes of an engine, by its name in theirs."""
     word = name.capitalize()
     found = [(key, value) for module in MODULES for key, value in vars(module).items()]
-    wanted = {f"Test{word}Store{form}" for form in FORMS} | {f"TestShared{word}"}
-    return {key: value for key, value in found if key in wanted}
+    return {
+        key: value for key, value in found if key.startswith((f"Test{word}", f"TestShared{word}"))
+    }
 
 
 def runs_on(group, name):
@@ -63,6 +63,10 @@ def rows():
         cells = [_cell(group, name) for name in names]
         module = group.__module__.rpartition(".")[2]
         yield f"| `{module}` | {len(tests_of(group))} | " + " | ".join(cells) + " |"
+    yield ""
+    yield "Google's emulator is wrong in some cases, which are left out there and shown by a test:"
+    for test, fault in test_datastore.EMULATOR_FAULTS.items():
+        yield f"- `{test}`: it {fault}"
     yield ""
     yield "| declared | " + " | ".join(names) + " |"
     yield "|---|" + "---|" * len(names)

@@ -1,4 +1,4 @@
-"""Every engine that declares so is durable and shared by real processes."""
+"""SQLite and PostgreSQL outlive a process, and several processes have them open."""
 
 import sqlite3
 from contextlib import closing
@@ -22,13 +22,3 @@ class TestSharedPostgres(SharedConformance):
     @pytest.fixture
     def address(self, postgres_dsn):
         return postgres_dsn
-
-
-class TestSharedDatastore(SharedConformance):
-    patience_s = 0.2
-    crowd = 60
-    rounds = 5
-
-    @pytest.fixture
-    def address(self, emulator):
-        return emulator.new_address()
