@@ -7,12 +7,11 @@ a process that slept through a raise finds out.
 
 from dataclasses import asdict, dataclass
 
-import msgspec
-
 from botapi.clock import DAY_MS
 from botapi.store import codec, schema
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, SchemaMismatch, Store, Txn
+from botapi.wire_json import reader
 
 KIND = "server"
 ALIVE_MS = 60_000
@@ -39,6 +38,9 @@ class Server:
     def named(self) -> str:
         """For a person."""
         return f"{self.server_id} on {self.host} (Skep {self.version}, schema {self.knows})"
+
+
+_read_server = reader(Server)
 
 
 def announce(store: Store, server: Server) -> int:
@@ -72,7 +74,7 @@ def living(store: Store, now_ms: int) -> list[Server]:
     lo = ""
     while docs := store.scan(KIND, lo, END, limit=PAGE):
         lo = docs[-1].key + "\0"
-        found += [msgspec.convert(doc.body, Server) for doc in docs]
+        found += [_read_server(doc.body) for doc in docs]
     return [server for server in found if now_ms - server.seen_ms < ALIVE_MS]
 
 
