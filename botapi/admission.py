@@ -115,7 +115,7 @@ class Admission:
         if self._inside < AT_ONCE and not self._waiting:
             self._inside += 1
             return
-        if len(self._waiting) >= MAX_WAITING:
+        if self.is_behind():
             raise self._refusal()
         waiter = _Waiter(self._concurrency.event())
         self._waiting.append(waiter)

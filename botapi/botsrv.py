@@ -480,12 +480,15 @@ def _refused(error: Refusal, http: Request, *, as_json: bool = False) -> Respons
     With `as_json` a 400 is JSON too.
     """
     status = HTTP_STATUS[error.code]
-    log.info("refused %s %s: %s", http.method, http.path, error.message)
+    if not error.retry_after_s:
+        log.info("refused %s %s: %s", http.method, http.path, error.message)
     line = f"rpc error: code = {error.code.wire_name} desc = {error.message}"
     if status == 404 or (status == 400 and as_json):
         body = dumps({"error": error.message}) + b"\n"
         return Response(body, status, content_type=JSON_TYPE)
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+    headers = {}
+    if error.retry_after_s:  # whoever comes back on a new connection is turned away cheaply
+        headers = {"Retry-After": str(error.retry_after_s), "Connection": "close"}
     return Response(line + "\n", status, headers, content_type="text/plain; charset=utf-8")
 
 

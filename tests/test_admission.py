@@ -75,6 +75,16 @@ def test_nobody_waits_behind_a_full_queue(full, monkeypatch):
     assert full.is_behind()
 
 
+def test_nobody_waits_while_the_process_is_late_but_a_free_place_is_given(doors, full):
+    doors.note_late(admission.BEHIND_S + 0.1)
+    with pytest.raises(Refusal), doors.place():
+        pass
+    other = Admission(Threads(), SystemClock(), SystemRng())
+    other.note_late(admission.BEHIND_S + 0.1)
+    with other.place():
+        pass
+
+
 def test_times_to_come_back_are_spread_over_a_minute(doors):
     drawn = [doors.come_back_s() for _ in range(3_000)]
     assert {1, SPREAD_S} <= set(drawn)
@@ -141,6 +151,7 @@ def test_a_handshake_without_a_place_is_429_before_the_store_is_touched(
         assert other.status == 429
         assert other.text.startswith("rpc error: code = ResourceExhausted desc = ")
         assert 1 <= int(other.headers["Retry-After"]) <= SPREAD_S
+        assert other.headers["Connection"] == "close"
         assert client.get(f"{BOT_PATH}/server_ping").status_code == 200
         for path in (f"{BOT_PATH}/bot_code", "/bootstrap?tok=x"):
             assert client.get(path).status_code == 429, path
