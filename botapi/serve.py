@@ -4,6 +4,7 @@ gunicorn with gevent workers. The store is opened in each worker, after the fork
 that is told to stop answers every held call at once and ends when the last answer is out.
 """
 
+import gc
 import ipaddress
 import logging
 import os
@@ -62,6 +63,11 @@ TURNED_AWAY_S = 2.0
 """How long somebody who was turned away may take to hang up."""
 SWITCH_S = 0.0005
 """Longest that the loop waits for a thread that computes; Python's own is ten times that."""
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Objects made between two collections, and how many of one generation make one of the next.
+
+A collection stops every thread. What a page of tasks is made of used to set off a hundred.
+"""
 LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 USAGE = 2
@@ -349,6 +355,9 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._leaving = gevent.event.Event()
         servers = [self._listen(sock) for sock in self.sockets]
         gevent.spawn(self._watch_lateness)
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection need look at it again
+        gc.set_threshold(*GC_THRESHOLDS)
         self.app.ready()
         while self.alive:
             self.notify()
@@ -362,6 +371,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             self.notify()
             gevent.sleep(0.02)
         self.app.parts.close()
+        gc.unfreeze()  # or Python takes modules apart while objects still need them
 
     def _listen(self, sock: Any) -> StreamServer:  # noqa: ANN401 - gunicorn's socket
         sock.setblocking(1)
