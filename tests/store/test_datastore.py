@@ -80,8 +80,6 @@ class Slow:
     races = 3
     many = 550
     big_docs = 5
-    crowd = 80
-    rounds = 4
     patience_s = 0.1
 
 
@@ -112,6 +110,9 @@ class TestDatastoreStoreFaulty(Slow, StoreConformance):
 @pytest.mark.slow
 class TestDatastoreProcesses(Slow, SharedConformance):
     """Several processes on one namespace."""
+
+    crowd = 80
+    rounds = 4
 
 
 def sent(store, monkeypatch, error=None, *, apply=True, times=1):
