@@ -172,13 +172,15 @@ def _claimed(
     for number in range(CLIENTS):
         share = range(number, bots, CLIENTS)
         command = [sys.executable, "-m", "bench.claimers", str(1_000 * number), str(len(share))]
-        client = subprocess.Popen(
-            [*command, *urls],
-            cwd=REPOSITORY,
-            env=clean_environ(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        client = stack.enter_context(
+            subprocess.Popen(
+                [*command, *urls],
+                cwd=REPOSITORY,
+                env=clean_environ(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
         )
         stack.callback(processes.end, [client])
         clients.append(client)
