@@ -31,6 +31,8 @@ SPREAD_S = 60
 """Who is turned away comes back within so many seconds, evenly spread."""
 BEHIND_S = 0.25
 """A process whose loop is so late turns new connections of bots away."""
+FEW = 20
+"""New connections in a second that are let in even then: a slow machine is no herd."""
 SAY_EVERY_S = 5.0
 BUSY = "too many bots come at once; come back later"
 DEFERRED = (
@@ -63,6 +65,8 @@ class Admission:
         self._inside = 0
         self._waiting: deque[_Waiter] = deque()
         self._late_s = 0.0
+        self._come = 0
+        self._come_since = 0.0
         self._turned_away = 0
         self._say_at = 0.0
 
@@ -85,7 +89,7 @@ class Admission:
 
     def turned_away(self, first_words: bytes) -> bytes:
         """The whole answer to a request that begins so; empty when it is let in."""
-        if not self.is_behind() or not first_words.startswith(DEFERRED):
+        if not self.is_behind() or not first_words.startswith(DEFERRED) or self._are_few():
             return b""
         line = f"rpc error: code = {Code.RESOURCE_EXHAUSTED.wire_name} desc = {BUSY}\n".encode()
         head = (
@@ -97,6 +101,14 @@ class Admission:
             "Connection: close\r\n\r\n"
         )
         return head.encode() + line
+
+    def _are_few(self) -> bool:
+        """Count one that came; are there FEW of them in this second?"""
+        now = self._clock.monotonic()
+        if now - self._come_since >= 1.0:
+            self._come, self._come_since = 0, now
+        self._come += 1
+        return self._come <= FEW
 
     def come_back_s(self) -> int:
         """When somebody who is turned away should come back; also counts them."""

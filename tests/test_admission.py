@@ -10,6 +10,7 @@ from botapi.admission import AT_ONCE, SPREAD_S, Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
+from tests.fakes.clock import FakeClock
 from tests.fakes.sim_bot import BOT_PATH
 
 HANDSHAKE = b"POST /swarming/api/v1/bot/handshake HTTP/1.1\r\n"
@@ -111,7 +112,10 @@ def test_times_to_come_back_are_spread_over_a_minute(doors):
         (b"", False),
     ],
 )
-def test_a_process_that_is_behind_turns_away_only_bots_without_work(doors, words, is_deferred):
+def test_a_process_that_is_behind_turns_away_only_bots_without_work(
+    doors, words, is_deferred, monkeypatch
+):
+    monkeypatch.setattr(admission, "FEW", 0)
     assert doors.turned_away(words) == b""
     doors.note_late(admission.BEHIND_S + 0.1)
     assert bool(doors.turned_away(words)) is is_deferred
@@ -119,7 +123,8 @@ def test_a_process_that_is_behind_turns_away_only_bots_without_work(doors, words
     assert doors.turned_away(words) == b""
 
 
-def test_the_short_answer_is_whole_http(doors):
+def test_the_short_answer_is_whole_http(doors, monkeypatch):
+    monkeypatch.setattr(admission, "FEW", 0)
     doors.note_late(1.0)
     head, _, body = doors.turned_away(HANDSHAKE).partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
@@ -157,3 +162,13 @@ def test_a_handshake_without_a_place_is_429_before_the_store_is_touched(
             assert client.get(path).status_code == 429, path
         assert client.post("/skep/v1/enroll", json={"bot_id": "vm2"}).status_code == 429
     assert other.handshake()["session"]
+
+
+def test_a_slow_process_turns_nobody_away_while_few_come():
+    clock = FakeClock()
+    doors = Admission(Threads(), clock, SystemRng())
+    doors.note_late(admission.BEHIND_S + 0.1)
+    for _ in range(3):
+        assert [doors.turned_away(HANDSHAKE) for _ in range(admission.FEW)] == [b""] * admission.FEW
+        assert doors.turned_away(HANDSHAKE)
+        clock.advance(1.0)
