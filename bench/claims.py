@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from botapi import engines
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.settings import Settings
+from botapi.store.protocol import Outage
 from botapi.transactions.create_task import create_task
 from tests.e2e.fleet import Fleet
 from tests.engines.emulator import Emulator
@@ -39,7 +41,8 @@ FULL = {"sqlite": (20_000, 64), "postgres": (20_000, 64), "emulator": (500, 8)}
 SERVERS = 4
 CLIENTS = 2
 """Processes that the bots share."""
-CREATORS = 16
+CREATORS, EMULATOR_CREATORS = 16, 2
+CREATE_TRIES = 5
 SKIPPED = 0.01
 """Highest share of claims that another bot had made before."""
 SETTINGS = {
@@ -142,24 +145,20 @@ def create(address: str, tasks: int) -> None:
     clock = SystemClock()
     store = engines.open_address(address, Settings(), Threads(), clock, SystemRng())
     now_ms = clock.now_ms()
-    numbers = iter(range(tasks))
-    turn = threading.Lock()
 
-    def work() -> None:
-        while True:
-            with turn:
-                number = next(numbers, None)
-            if number is None:
+    def one(number: int) -> None:
+        wanted = make_slice(dimensions={"pool": ("sim",)}, expiration_s=86_400)
+        request = make_request(number, now_ms, [wanted])
+        for _ in range(CREATE_TRIES - 1):
+            with suppress(Outage):
+                create_task(store, request, request_uuid=f"claims-{number}")
                 return
-            wanted = make_slice(dimensions={"pool": ("sim",)}, expiration_s=86_400)
-            request = make_request(number, now_ms, [wanted])
-            create_task(store, request, request_uuid="")
+        create_task(store, request, request_uuid=f"claims-{number}")
 
-    threads = [threading.Thread(target=work) for _ in range(CREATORS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    one(0)  # alone, since it makes the queue that all of them share
+    creators = EMULATOR_CREATORS if address.startswith("datastore:") else CREATORS
+    with ThreadPoolExecutor(creators) as pool:
+        list(pool.map(one, range(1, tasks)))
     store.close()
 
 
