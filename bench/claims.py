@@ -9,6 +9,7 @@ task was not claimed, or twice, or when more than one claim of a hundred was ski
 import argparse
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -234,7 +235,8 @@ def _count(said: "queue.Queue[str]", tasks: int) -> tuple[Counter[str], int, lis
 
 
 def main() -> int:
-    """One run; 1 when something was wrong."""
+    """One run; 1 when something was wrong. SIGTERM ends what was started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(prog="python -m bench.claims", description=__doc__)
     parser.add_argument("--engine", choices=ENGINES, default="sqlite")
     parser.add_argument("--tasks", type=int, default=0, help="20000, on the emulator 500")
