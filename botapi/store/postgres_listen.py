@@ -150,10 +150,14 @@ class Notifier:
         self._ended.set()
 
     def _collect(self, heard: dict[str, None]) -> bool:
-        """Add what comes until the next may be sent; False when it is time to end."""
-        while (left := self._next_at - monotonic()) > 0:
+        """Add all that waits or comes until the next may be sent; False at the end.
+
+        What waits goes along also when sending was slower than PERIOD_S, or it would grow.
+        """
+        while True:
+            left = max(0.0, self._next_at - monotonic())
             try:
-                topics = self._queue.get(timeout=left)
+                topics = self._queue.get(block=left > 0, timeout=left or None)
             except Empty:
                 break
             if topics is None:

@@ -8,6 +8,7 @@ its statements travel together, and after one that failed none of the others is 
 Parameters and columns are binary: bytes as they are, integers and arrays as packed here.
 """
 
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from botapi.concurrency import native_addresses, native_poll
 
 CONNECT_S = 3.0
 """How long one attempt to connect may take."""
+
+ESCAPED = "@ : / ? # and % of a password are written %40 %3A %2F %3F %23 %25"
 
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 SESSION = {
@@ -211,12 +214,18 @@ class Connection:
 def connection_string(dsn: str, role: str) -> str:
     """The DSN with what every connection of ours has. Raises ValueError for a wrong one.
 
-    What the DSN says itself wins, except for the time-outs of the session.
+    What the DSN says itself wins, except for the time-outs of the session. The error quotes
+    nothing of it: a password whose special characters are not escaped may be anywhere.
     """
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.Error as error:
-        raise ValueError(_one_line(str(error))) from error
+        said = re.sub('".*"', '"…"', _one_line(str(error)))
+        raise ValueError(f"{said} ({ESCAPED})") from None
+    if "@" in str(given.get("host") or ""):
+        raise ValueError(f"its host holds an @ ({ESCAPED})")
+    if not re.fullmatch("[0-9,]*", str(given.get("port") or "")):
+        raise ValueError(f"its port is not a number ({ESCAPED})")
     session = " ".join(f"-c {name}={value}" for name, value in SESSION.items())
     ours = {
         "application_name": f"skep {role}",
@@ -303,11 +312,11 @@ def _with_addresses(conninfo: str) -> str:
     if len(ports) != len(names):
         ports = ports[:1] * len(names)
     found: list[tuple[str, str, str]] = []
-    trouble: OSError | None = None
+    trouble: Exception | None = None
     for name, port in zip(names, ports, strict=True):
         try:
             found += [(name, address, port) for address in native_addresses(name)]
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: no name of a host at all
             trouble = error
     if not found:
         raise Broken(f"no address for the host {given['host']}: {trouble}")

@@ -291,6 +291,31 @@ class TestHints:
         assert list(postgres_listen.payloads("me", ["x" * 8_000])) == [b"me\n*"]
         assert list(postgres_listen.payloads("me", ["a\0b"])) == [b"me\n*"]
 
+    def test_hints_that_wait_travel_together_when_sending_is_slow(self, monkeypatch):
+        class Slow:
+            def __init__(self):
+                self.sent, self.begun, self.goes_on = [], threading.Event(), threading.Event()
+
+            def run(self, statements, _deadline):
+                self.begun.set()
+                assert self.goes_on.wait(LIMIT_S)
+                self.sent += [each.values[1] for each in statements]
+
+            def drop(self):
+                pass
+
+        monkeypatch.setattr(postgres_listen, "PERIOD_S", 0.0)  # less than sending needs
+        notifier = postgres_listen.Notifier("", "channel", "me", Threads())
+        notifier._session = slow = Slow()
+        notifier.send(["first"])
+        assert slow.begun.wait(LIMIT_S)
+        for number in range(50):
+            notifier.send([f"topic {number}"])
+        slow.goes_on.set()
+        notifier.close()
+        assert len(slow.sent) == 2
+        assert slow.sent[1].decode().split("\n")[1:] == [f"topic {n}" for n in range(50)]
+
     def test_databases_of_one_server_do_not_hear_each_other(self, postgres, postgres_dsn):
         with (
             postgres.database() as elsewhere,
@@ -506,6 +531,12 @@ class TestOpening:
             ("postgresql://u:hidden@127.0.0.1:1/x", Outage, "cannot be reached"),
             ("postgresql://u:hidden@127.0.0.1/x?nonsense=1", StoreError, "no address"),
             ("postgresql://u:hidden@no.such.invalid/x", Outage, "no.such.invalid"),
+            ("postgresql://u:hidden@no..host/x", Outage, "no..host"),
+            ("postgresql://u:hidden@[::1/x", StoreError, "matching"),
+            ("postgresql://u:%hidden@127.0.0.1:1/x", StoreError, "%25"),
+            ("postgresql://u:a@hidden@127.0.0.1:1/x", StoreError, "%40"),
+            ("postgresql://u:hidden/a@127.0.0.1:1/x", StoreError, "%2F"),
+            ("postgresql://127.0.0.1:1/x?hidden", StoreError, "separator"),
         ],
     )
     def test_wrong_address_is_refused_in_one_line_without_its_password(self, address, error, says):
