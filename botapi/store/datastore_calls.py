@@ -174,7 +174,7 @@ class Calls:
         try:
             timeout_s = min(ROLLBACK_S, until.left_s())
             self._client.rollback(request=wrapped, retry=None, timeout=timeout_s)
-        except (Outage, google.GoogleAPICallError):
+        except (Outage, google.GoogleAPICallError, GoogleAuthError):
             return
 
 

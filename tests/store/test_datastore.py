@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from google.api_core import exceptions as google
+from google.auth.exceptions import RefreshError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from botapi import engines, metrics
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
+from botapi.store.datastore_calls import EMULATOR, Calls, Until
 from botapi.store.datastore_entities import Place, key_query, to_key, to_name
 from botapi.store.datastore_txn import MAX_TXN_BYTES
 from botapi.store.protocol import (
@@ -178,6 +180,18 @@ def test_commit_is_ambiguous_when_it_was_applied_and_reported_failed(datastore, 
     assert datastore.get("thing", "k") == [doc("k")]
     datastore.transact(insert, label="test")
     assert len(calls) == 2
+
+
+def test_rollback_says_nothing_when_there_are_no_credentials_any_more(monkeypatch):
+    monkeypatch.setenv(EMULATOR, "127.0.0.1:1")
+    calls = Calls(Place("project"))
+
+    def refresh(**_):
+        raise RefreshError("no answer from the metadata server")
+
+    monkeypatch.setattr(calls._client, "rollback", refresh)
+    calls.rollback(b"begun", Until(SystemClock(), 5.0))
+    calls.close()
 
 
 @pytest.mark.slow
