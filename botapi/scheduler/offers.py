@@ -216,9 +216,12 @@ class Offers:
         if now < self._recheck_at:
             return
         self._recheck_at = now + self._pause_s()
+        with self._lock:
+            hot = set(self._hot)
         new = self._queues.load()
         self._tell_waiters(new)
         with self._lock:
+            self._hot -= hot - self._queues.by_key.keys()  # gone, or asked for at every poll
             self._hot |= new  # what was queued before this process ran, it never heard of
             wanted = frozenset().union(*(w.queue_keys for w in self._waiters.values()))
         for key in sorted(wanted - self._hot):

@@ -199,6 +199,36 @@ def test_lost_notification_is_made_good_by_the_recheck(store, clock, threads):
     offers.close()
 
 
+class Counted:
+    """A store that counts how often it is asked for a queue."""
+
+    def __init__(self, store):
+        self._store = store
+        self.asked = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def get(self, kind, *keys):
+        self.asked += kind == codec.QUEUE
+        return self._store.get(kind, *keys)
+
+
+def test_queue_that_is_gone_is_not_asked_for_at_every_poll(store, clock):
+    counted = Counted(store)
+    offers = Offers(counted, ThreadForm(), clock)
+    submit(store, clock)
+    offers._recheck()
+    (queue,) = store.scan_keys(codec.QUEUE, "", "~", limit=2)
+    store.transact(lambda txn: txn.delete(codec.QUEUE, queue), label="test")
+    clock.advance(2 * RECHECK_S)
+    offers._recheck()
+    asked = counted.asked
+    offers._serve()
+    assert counted.asked == asked
+    offers.close()
+
+
 class DeafAndShared(Deaf):
     """One whose engine does not tell other processes, and says so."""
 
