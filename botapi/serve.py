@@ -154,16 +154,24 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
         problem = "" if is_init else composition.other_blobs(chosen, store, clock, rng)
         if problem:
             _fail(problem, FAILED)
-        has_key = bool(store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1))
-        if not is_first:
-            if not has_key:
-                log.warning("there is no API key yet: skep init with this SKEP_STORE makes one")
-            return ""
-        if chosen.is_shared:
-            _first_config(store, clock.now_ms())
-        return "" if has_key and not new_admin_key else _admin_key(store, clock.now_ms(), rng)
+        return _first_documents(chosen, store, is_first=is_first, new_admin_key=new_admin_key)
+    except StoreError as error:
+        _fail(str(error), FAILED)
     finally:
         store.close()
+
+
+def _first_documents(chosen: Settings, store: Store, *, is_first: bool, new_admin_key: bool) -> str:
+    """Write what every store begins with; the clear text of a new admin key, or empty."""
+    now_ms = SystemClock().now_ms()
+    has_key = bool(store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1))
+    if not is_first:
+        if not has_key:
+            log.warning("there is no API key yet: skep init with this SKEP_STORE makes one")
+        return ""
+    if chosen.is_shared:
+        _first_config(store, now_ms)
+    return "" if has_key and not new_admin_key else _admin_key(store, now_ms, SystemRng())
 
 
 def _first_files(chosen: Settings) -> None:

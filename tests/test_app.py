@@ -7,6 +7,7 @@ from botapi import engines
 from botapi.concurrency import Threads
 from botapi.serve import prepare
 from botapi.store import codec
+from botapi.store.protocol import Outage
 from tests.factories import LOOPBACK_CFG
 
 
@@ -27,6 +28,19 @@ def test_changed_bots_cfg_is_audited_once(settings, store, clock, rng):
     path.write_text("bot_group {")
     parts.watcher.check(clock.now_ms())
     assert len(audit_of(store)) == 1, "a file that is refused changes nothing"
+
+
+def test_init_ends_with_one_line_when_the_store_goes_away_amid_it(
+    settings, store, monkeypatch, capsys
+):
+    def gone(*_, **__):
+        raise Outage("the database is away")
+
+    monkeypatch.setattr(store, "scan_keys", gone)
+    monkeypatch.setattr(engines, "open_store", lambda *_: store)
+    with pytest.raises(SystemExit):
+        prepare(settings, is_init=True)
+    assert capsys.readouterr().err == "error: the database is away\n"
 
 
 @pytest.mark.slow
