@@ -115,17 +115,20 @@ class Transactions(ABC):
     ) -> T:
         end = self.clock.monotonic() + deadline_s
         tries = 0
+        unknown: Ambiguous | None = None
         while True:
             tries += 1
             try:
                 return self.attempt(fn, timeout_s=max(0.0, end - self.clock.monotonic()))
             except Exception as error:
                 measured.lost(_outcome(error))
-                if not isinstance(error, (Conflict, Ambiguous)):
-                    raise
+                unknown = error if isinstance(error, Ambiguous) else unknown
                 left = end - self.clock.monotonic()
-                if left <= 0:
+                may_again = isinstance(error, (Conflict, Ambiguous))
+                if may_again and left <= 0:
                     error.add_note(f"{label}: gave up after {tries} tries in {deadline_s} s")
+                if not may_again or left <= 0:
+                    _keep_unknown(error, unknown)
                     raise
                 log.debug("%s: try %d ended with %r", label, tries, error)
                 self.concurrency.sleep(min(left, self._pause_s(tries)))
@@ -133,6 +136,12 @@ class Transactions(ABC):
     def _pause_s(self, tries: int) -> float:
         """Full jitter: anything up to a bound that doubles, so that rivals spread out."""
         return self.rng.uniform(0.0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(tries, 10)))
+
+
+def _keep_unknown(error: Exception, unknown: Ambiguous | None) -> None:
+    """Raise Ambiguous for a last error that would say that no try has written anything."""
+    if unknown not in {None, error} and isinstance(error, (Conflict, Outage)):
+        raise Ambiguous(f"{unknown}; tried again: {error}") from error
 
 
 def _outcome(error: Exception) -> str:
