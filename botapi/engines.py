@@ -15,7 +15,7 @@ from botapi.store.breaker import Breaker
 from botapi.store.copying import is_unfinished
 from botapi.store.failpoints import FailingStore, parse
 from botapi.store.memory import MemoryStore
-from botapi.store.protocol import Store, StoreError
+from botapi.store.protocol import Store, StoreError, UnfitAddress
 from botapi.store.sqlite import SqliteStore
 from botapi.store.sqlite_copy import damage, quick_damage
 from botapi.store.sqlite_files import DATABASE
@@ -112,21 +112,21 @@ def _datastore(address: str, concurrency: Concurrency, clock: Clock, rng: Rng) -
 def _datastore_parts(address: str) -> tuple[str, str, str]:
     """Project, database and namespace of `datastore://project[/database][?namespace=x]`.
 
-    The default database and namespace are empty. Raises StoreError in one line.
+    The default database and namespace are empty. Raises UnfitAddress in one line.
     """
     parts = urlsplit(address)
     database = parts.path.removeprefix("/").removeprefix("(default)")
     if not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,61}[a-z0-9]", parts.netloc):
-        raise StoreError(f"{parts.netloc!r} is not the id of a Google Cloud project")
+        raise UnfitAddress(f"{parts.netloc!r} is not the id of a Google Cloud project")
     if not re.fullmatch(r"([a-z][a-z0-9-]{2,61}[a-z0-9])?", database):
-        raise StoreError(f"{database!r} is not the id of a Datastore database")
+        raise UnfitAddress(f"{database!r} is not the id of a Datastore database")
     try:
         query = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         query = {"": []}
     if parts.fragment or set(query) - {"namespace"} or len(query.get("namespace", [""])) > 1:
-        raise StoreError("behind datastore://project/database stands nothing but ?namespace=x")
+        raise UnfitAddress("behind datastore://project/database stands nothing but ?namespace=x")
     (namespace,) = query.get("namespace", [""])
     if not re.fullmatch(r"(?!__)[0-9A-Za-z._-]{0,100}", namespace):
-        raise StoreError(f"{namespace!r} is not a namespace: up to 100 letters, digits, . _ -")
+        raise UnfitAddress(f"{namespace!r} is not a namespace: up to 100 letters, digits, . _ -")
     return parts.netloc, database, namespace

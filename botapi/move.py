@@ -5,13 +5,13 @@ All open the databases themselves and ask no server (docs/deploy/moving.md, docs
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
@@ -23,7 +23,7 @@ from botapi.secrets.by_name import SecretError, resolved
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec, copying
 from botapi.store.copying import Tally
-from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError
+from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError, UnfitAddress
 from botapi.store.sqlite_copy import damage
 from botapi.store.sqlite_files import DATABASE
 from botapi.transactions.server_presence import living, raise_schema
@@ -82,7 +82,7 @@ def check(address: str | None, form: str | None) -> None:
     """
     chosen = _settings(form)
     try:
-        where = _address(address) if address else chosen.store
+        where = chosen.store if address is None else _address(address)
         report = examine(chosen, where)
     except MoveError as error:
         _fail(error)
@@ -183,31 +183,37 @@ def examine(chosen: Settings, address: str) -> Report:
             return Report(findings=[Finding("", "", f"SQLite: {line}") for line in lines])
     with ExitStack() as stack:
         found = _open(stack, chosen, address, SystemClock(), must_exist=True)
+        _check_not_empty(found, shown(address))
         return check_store(found)
 
 
 def shown(address: str) -> str:
-    """An address without its password."""
-    parts = urlsplit(address)
-    if not parts.netloc or "@" not in parts.netloc:
-        return address.partition("?")[0] if parts.scheme.startswith("postgres") else address
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{user}@{host}{parts.path}"
+    """An address without its password, also when that is written in a way that is refused."""
+    scheme, mark, rest = address.partition("://")
+    if not mark or scheme == "datastore":
+        return address
+    head, at, tail = re.split(r"\?\w+=", rest, maxsplit=1)[0].rpartition("@")
+    user = re.split("[:/?#]", head, maxsplit=1)[0]
+    return f"{scheme}://{user}{at}{tail.partition('?')[0]}"
 
 
 def _address(text: str) -> str:
-    """The address itself; one that begins with @ is in that file."""
+    """The address itself; one that begins with @ is in that file.
+
+    What is no address is not shown: it may be a password, or the key file of the secrets.
+    """
+    what = "this"
     if text.startswith("@"):
+        what = f"what {text} holds"
         try:
             text = Path(text[1:]).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise MoveError(f"{text}: {reason}", USAGE) from None
-    if not text.startswith(("sqlite", "postgres://", "postgresql://", "datastore://")):
+            raise MoveError(f"{text}: {reason}: a file with an address is needed", USAGE) from None
+    if not re.fullmatch(r"sqlite(:.*)?|(postgres(ql)?|datastore)://.*", text):
         raise MoveError(
-            f"{shown(text)!r} is no address: give sqlite:FOLDER, postgresql://..., "
-            "datastore://..., or @FILE",
+            f"{what} is no address: give sqlite:FOLDER, postgresql://..., datastore://..., "
+            "or @FILE",
             USAGE,
         )
     return text
@@ -226,18 +232,26 @@ def _open(
 ) -> Store:
     folder = _folder(chosen, address)
     if must_exist and folder is not None and not (folder / DATABASE).exists():
-        raise MoveError(f"{folder / DATABASE}: there is no database", USAGE)
+        raise MoveError(
+            f"{folder / DATABASE}: there is no database: give the data folder of a server", USAGE
+        )
     try:
         found = engines.open_address(address, chosen, Threads(), clock, SystemRng())
     except OSError as error:
         raise MoveError(f"{error.filename or shown(address)}: {error.strerror}", FAILED) from None
+    except UnfitAddress as error:
+        raise MoveError(str(error), USAGE) from None
     stack.callback(found.close)
     return found
 
 
+def _check_not_empty(found: Store, name: str) -> None:
+    if copying.is_empty(found):
+        raise MoveError(f"{name} holds nothing: is it the right one?", USAGE)
+
+
 def _check_source(before: Store, name: str, clock: Clock, *, force: bool) -> None:
-    if copying.is_empty(before):
-        raise MoveError(f"{name} holds nothing", USAGE)
+    _check_not_empty(before, name)
     if copying.is_unfinished(before):
         raise MoveError(f"{name} is itself a copy that is not finished", CONFLICT)
     held = [key for key, body in _duties(before).items() if body[_UNTIL] > clock.now_ms()]
@@ -296,7 +310,8 @@ def _print_check(form: str, where: str, report: Report) -> None:
         click.echo(json.dumps({**said, "more_findings": report.unsaid}, indent=2))
     else:
         for finding in report.findings:
-            click.echo(f"{finding.kind} {finding.key!r}: {finding.text}")
+            place = f"{finding.kind} {finding.key!r}: " if finding.kind else ""
+            click.echo(place + finding.text)
     total, wrong = sum(report.documents.values()), len(report.findings) + report.unsaid
     click.echo(f"{where}: {total} documents read, {wrong} findings", err=True)
 

@@ -284,7 +284,16 @@ def test_addresses_that_are_none_are_refused_in_one_line(source, tmp_path):
     assert "No such file" in refusal("check", f"@{tmp_path / 'no'}", code=2)
     opened(tmp_path / "empty").close()
     assert "holds nothing" in refusal("copy", f"sqlite:{tmp_path / 'empty'}", to, code=2)
+    assert "holds nothing" in refusal("check", f"sqlite:{tmp_path / 'empty'}", code=2)
     assert not (tmp_path / "no").exists()
+    for text in ("", "plain", "sqliteX:/x", "host=h password=geheim", "postgresql:/u:geheim@h"):
+        assert "this is no address" in refusal("check", text, code=2)
+    for text in ("postgresql://u:geheim@[::1/x", "postgresql://u@h/x?geheim=1", "datastore://No"):
+        assert "geheim" not in refusal("copy", f"sqlite:{source}", text, code=2)
+        assert "geheim" not in refusal("copy", text, to, code=2)
+    keys = tmp_path / "keys"
+    keys.write_text("k1:geheim\n")
+    assert f"what @{keys} holds is no address" in refusal("check", f"@{keys}", code=2)
     named = tmp_path / "address"
     named.write_text(f"sqlite:{source}\n")
     run("copy", f"@{named}", to)
@@ -295,6 +304,11 @@ def test_addresses_that_are_none_are_refused_in_one_line(source, tmp_path):
     [
         ("postgresql://me:geheim@db:5432/skep?sslmode=require", "postgresql://me@db:5432/skep"),
         ("postgresql://db/skep?password=geheim", "postgresql://db/skep"),
+        ("postgresql://db/skep?password=ge@heim&user=me", "postgresql://db/skep"),
+        ("postgresql://me:ge@heim@db/skep", "postgresql://me@db/skep"),
+        ("postgresql://me:12/geheim@db/skep", "postgresql://me@db/skep"),
+        ("postgresql://me:geh?eim@db/skep", "postgresql://me@db/skep"),
+        ("postgresql://me:geheim@[::1/skep", "postgresql://me@[::1/skep"),
         ("datastore://project/db?namespace=x", "datastore://project/db?namespace=x"),
         ("sqlite:/var/lib/skep", "sqlite:/var/lib/skep"),
     ],

@@ -62,5 +62,6 @@ def test_missing_database_is_one_line(tmp_path, monkeypatch):
     done = run()
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path / 'none' / 'skep.db'}: there is no database"
+        f"error: {tmp_path / 'none' / 'skep.db'}: there is no database: "
+        "give the data folder of a server"
     ]

@@ -28,7 +28,16 @@ from botapi.store.postgres_wire import (
     connection_string,
     from_int8,
 )
-from botapi.store.protocol import AnyOf, Capabilities, Doc, Key, Outage, Page, StoreError
+from botapi.store.protocol import (
+    AnyOf,
+    Capabilities,
+    Doc,
+    Key,
+    Outage,
+    Page,
+    StoreError,
+    UnfitAddress,
+)
 from botapi.store.retry import EngineTxn
 
 T = TypeVar("T")
@@ -53,7 +62,7 @@ class PostgresStore(Engine):
     ) -> None:
         """Open the database; `dsn` as libpq takes it. The tables are made when they are needed.
 
-        Raises StoreError for an unfit address or server, Outage when there is none,
+        Raises UnfitAddress, StoreError for an unfit server, Outage when there is none,
         SchemaMismatch for a newer database.
         """
         super().__init__(concurrency, clock, rng)
@@ -61,7 +70,7 @@ class PostgresStore(Engine):
             address = partial(connection_string, dsn)
             writing, reading, hinting = address("writer"), address("reader"), address("hints")
         except ValueError as error:
-            raise StoreError(f"this is no address of a PostgreSQL database: {error}") from error
+            raise UnfitAddress(f"this is no address of a PostgreSQL database: {error}") from error
         self._tables = Tables(lambda: Session(writing))
         self._inside: set[int] = set()
         with ExitStack() as opened:

@@ -62,6 +62,10 @@ class TooLarge(StoreError):
     """A key, body, tag, or number of tags, alternatives or documents over its limit."""
 
 
+class UnfitAddress(StoreError):
+    """No store can have this address; says why, and shows nothing that may be a password."""
+
+
 class AlreadyExists(StoreError):
     """`insert` met a document of that key; nothing of the transaction was written."""
 
