@@ -82,6 +82,13 @@ class Concurrency(Protocol):
         """Let others run for that long."""
         ...
 
+    def on_loop(self, fn: Callable[[], T]) -> T:
+        """Run fn, which ends by itself in time, where the loop is; it must wait in this form.
+
+        From a native thread too: what waits in greenlets never comes back there.
+        """
+        ...
+
     def prepare_grpc(self) -> None:
         """To be called before a gRPC client is made, so that its calls wait in this form."""
         ...
@@ -172,6 +179,10 @@ class Threads:
         """Sleep."""
         threading.Event().wait(seconds)
 
+    def on_loop(self, fn: Callable[[], T]) -> T:
+        """Run fn here: there is no loop."""
+        return fn()
+
     def prepare_grpc(self) -> None:
         """Nothing: gRPC blocks the calling thread by itself."""
 
@@ -204,6 +215,15 @@ class Greenlets:
     def sleep(self, seconds: float) -> None:
         """Sleep; the loop goes on meanwhile."""
         gevent.sleep(seconds)
+
+    def on_loop(self, fn: Callable[[], T]) -> T:
+        """Run fn here if this is the loop's thread, else in a greenlet of the loop."""
+        if _get_ident() == self._home:
+            return fn()
+        done = native_queue()
+        self._hub.loop.run_callback_threadsafe(gevent.spawn, lambda: done.put(_outcome(fn)))
+        result: T = _risen(done.get())
+        return result
 
     def prepare_grpc(self) -> None:
         """Have gRPC's calls wait in greenlets: by itself it would stop the loop."""
@@ -244,11 +264,15 @@ def _result(pool: gevent.threadpool.ThreadPool, fn: Callable[[], T]) -> T:
     An error is carried over as a value: of one that rises there gevent prints a
     trace, and whoever asked has yet to say whether it is one at all.
     """
-    value, error = pool.apply(_outcome, (fn,))
+    result: T = _risen(pool.apply(_outcome, (fn,)))
+    return result
+
+
+def _risen(outcome: tuple[T, BaseException | None]) -> T:
+    value, error = outcome
     if error is not None:
         raise error
-    result: T = value
-    return result
+    return value
 
 
 def _outcome(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:

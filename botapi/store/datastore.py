@@ -73,7 +73,7 @@ class DatastoreStore(Engine):
         self._idle = concurrency.event()
         self.heads = Heads(clock, self.rng)
         concurrency.prepare_grpc()
-        self.calls = Calls(place)
+        self.calls = Calls(place, concurrency)
         try:
             self.transact(check_schema, label="check_schema")
         except BaseException:

@@ -13,6 +13,7 @@ from google.cloud.datastore_v1.types import datastore as requests
 
 from botapi import metrics
 from botapi.clock import Clock
+from botapi.concurrency import Concurrency
 from botapi.store.datastore_entities import Pb, Place
 from botapi.store.protocol import (
     Ambiguous,
@@ -77,11 +78,13 @@ class Until:
 class Calls:
     """One client of one database; every method may be called from any thread or greenlet.
 
-    Each of them raises Outage when the service cannot answer within the time.
+    Each of them raises Outage when the service cannot answer within the time. The library's
+    own calls are made on the loop: from a native thread under gevent some never come back.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, concurrency: Concurrency) -> None:
         self.place = place
+        self._on_loop = concurrency.on_loop
         self._client = _client()
 
     def close(self) -> None:
@@ -105,7 +108,7 @@ class Calls:
                 request.read_options.transaction = begun
             elif transaction is not None:
                 request.read_options.new_transaction.read_write.SetInParent()
-            answer = _asked(self._client.lookup, requests.LookupRequest.wrap(request), until)
+            answer = self._asked(self._client.lookup, requests.LookupRequest.wrap(request), until)
             begun = answer.transaction or begun
             found.extend(each.entity for each in answer.found)
             _READS.inc(len(answer.found) + len(answer.missing))
@@ -121,7 +124,7 @@ class Calls:
             request.query.CopyFrom(query)
             request.query.limit.value = limit
             asked = requests.RunQueryRequest.wrap(request)
-            batch = _asked(self._client.run_query, asked, until).batch
+            batch = self._asked(self._client.run_query, asked, until).batch
             count = len(batch.entity_results)
             if keys_only:
                 _READS.inc()
@@ -163,7 +166,7 @@ class Calls:
 
     def send_commit(self, request: requests.CommitRequest, timeout_s: float) -> None:
         """The call itself, apart so that faults can be put around it."""
-        self._client.commit(request=request, retry=None, timeout=timeout_s)
+        self._on_loop(partial(self._client.commit, request=request, retry=None, timeout=timeout_s))
 
     def rollback(self, transaction: bytes, until: Until) -> None:
         """Give up what a transaction holds; if that fails the service does it by itself."""
@@ -173,9 +176,20 @@ class Calls:
         wrapped = requests.RollbackRequest.wrap(request)
         try:
             timeout_s = min(ROLLBACK_S, until.left_s())
-            self._client.rollback(request=wrapped, retry=None, timeout=timeout_s)
+            call = partial(self._client.rollback, request=wrapped, retry=None, timeout=timeout_s)
+            self._on_loop(call)
         except (Outage, google.GoogleAPICallError, GoogleAuthError):
             return
+
+    def _asked(self, method: Callable[..., object], request: object, until: Until) -> Pb:
+        """The bare protobuf answer of a call that changes nothing."""
+        timeout_s = until.left_s()
+        try:
+            call = partial(method, request=request, retry=None, timeout=timeout_s)
+            answer = self._on_loop(call)
+        except (google.GoogleAPICallError, GoogleAuthError) as error:
+            raise _translated(error) from error
+        return type(answer).pb(answer)  # type: ignore[attr-defined] # proto-plus
 
 
 def _client() -> DatastoreClient:
@@ -193,16 +207,6 @@ def _client() -> DatastoreClient:
 def _channel(*args: object, **more: object) -> grpc.Channel:
     """A channel to the real service."""
     return DatastoreGrpcTransport.create_channel(*args, **{**more, "options": _CHANNEL})  # type: ignore[arg-type]
-
-
-def _asked(method: Callable[..., object], request: object, until: Until) -> Pb:
-    """The bare protobuf answer of a call that changes nothing."""
-    timeout_s = until.left_s()
-    try:
-        answer = method(request=request, retry=None, timeout=timeout_s)
-    except (google.GoogleAPICallError, GoogleAuthError) as error:
-        raise _translated(error) from error
-    return type(answer).pb(answer)  # type: ignore[attr-defined] # proto-plus
 
 
 def _translated(error: Exception) -> StoreError:

@@ -1,12 +1,15 @@
 """The Datastore engine: the suite, plain and wrapped, and what only this service has."""
 
+import os
 import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import grpc
 import pytest
 from google.api_core import exceptions as google
 from google.auth.exceptions import RefreshError
@@ -184,7 +187,7 @@ def test_commit_is_ambiguous_when_it_was_applied_and_reported_failed(datastore, 
 
 def test_rollback_says_nothing_when_there_are_no_credentials_any_more(monkeypatch):
     monkeypatch.setenv(EMULATOR, "127.0.0.1:1")
-    calls = Calls(Place("project"))
+    calls = Calls(Place("project"), Threads())
 
     def refresh(**_):
         raise RefreshError("no answer from the metadata server")
@@ -192,6 +195,24 @@ def test_rollback_says_nothing_when_there_are_no_credentials_any_more(monkeypatc
     monkeypatch.setattr(calls._client, "rollback", refresh)
     calls.rollback(b"begun", Until(SystemClock(), 5.0))
     calls.close()
+
+
+@pytest.mark.slow
+def test_calls_from_native_threads_end_under_a_loop():
+    server = grpc.server(ThreadPoolExecutor(4))  # it knows no method, and says so
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.store.datastore_threads"],
+        cwd=ROOT,
+        env={**os.environ, EMULATOR: f"127.0.0.1:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    server.stop(None)
+    assert ended.stdout.split() == ["40"]
 
 
 @pytest.mark.slow
