@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import socket
+import ssl
 import sys
 import warnings
 from collections.abc import Callable
@@ -44,7 +45,7 @@ from botapi.secrets.by_name import SecretError, resolved
 from botapi.secrets.key_file import KeyFileError, make_key_file
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
-from botapi.store.protocol import Store, StoreError
+from botapi.store.protocol import Store, StoreError, UnfitAddress
 from botapi.transactions.create_api_key import create_api_key
 from botapi.transactions.push_config import push_config
 
@@ -148,8 +149,10 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
         store = engines.open_store(chosen, Threads(), clock, rng)
         if is_first:
             make_key_file(composition.open_vault(chosen, rng).path, rng)
-    except (OSError, StoreError, KeyFileError) as error:
-        _fail(str(error), FAILED)
+    except OSError as error:
+        _fail(f"{error.filename or chosen.data_dir}: {error.strerror}", FAILED)
+    except (StoreError, KeyFileError) as error:
+        _fail(str(error), USAGE if isinstance(error, UnfitAddress) else FAILED)
     try:
         problem = "" if is_init else composition.other_blobs(chosen, store, clock, rng)
         if problem:
@@ -226,7 +229,7 @@ def serve(**options: Any) -> None:
     Without --tls-cert or --behind-proxy it listens on loopback only.
     """
     chosen = _load(options)
-    refusal = exposure_problem(chosen)
+    refusal = exposure_problem(chosen) or tls_problem(chosen)
     if refusal:
         _fail(refusal, USAGE)
     logs.configure(chosen.log_format, chosen.log_level)
@@ -249,6 +252,27 @@ def exposure_problem(chosen: Settings) -> str:
         f"--host {chosen.host} would be open without TLS: give --tls-cert and --tls-key, "
         "or --behind-proxy CIDR when a proxy in front does TLS"
     )
+
+
+def tls_problem(chosen: Settings) -> str:
+    """Why TLS cannot be served with these files; empty when it can, or is not asked for."""
+    if not (chosen.tls_cert and chosen.tls_key):
+        return ""
+    try:
+        for path in (chosen.tls_cert, chosen.tls_key):
+            path.open("rb").close()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chosen.tls_cert, chosen.tls_key, password="")
+    except ssl.SSLError as error:
+        return (
+            f"SKEP_TLS_CERT={chosen.tls_cert} and SKEP_TLS_KEY={chosen.tls_key} are refused "
+            f"({error.reason or 'no PEM'}): give a PEM chain and its key without a password"
+        )
+    except OSError as error:
+        return (
+            f"{error.filename}: {error.strerror}: SKEP_TLS_CERT and SKEP_TLS_KEY are read at start"
+        )
+    return ""
 
 
 def _raise_file_limit() -> None:

@@ -137,6 +137,29 @@ def start(tmp_path):
         server.stop()
 
 
+@pytest.mark.slow
+def test_files_that_are_no_certificate_are_refused_in_one_line(tmp_path):
+    cert = tmp_path / "cert.pem"
+    tls = ("--tls-cert", str(cert), "--tls-key", str(cert))
+    for said in ("No such file", "refused"):
+        done = run("serve", "--data-dir", str(tmp_path / "data"), *tls)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert str(cert) in line
+        assert said in line
+        cert.write_text("geheim")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_address_that_no_store_can_have_is_wrong_usage(tmp_path):
+    address = "postgresql://me:geheim@[::1/skep"
+    done = run("init", "--data-dir", str(tmp_path), SKEP_STORE=address)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "geheim" not in done.stderr
+
+
 @pytest.mark.e2e
 def test_server_answers_over_tls_when_it_has_a_certificate(tmp_path, start):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
