@@ -114,7 +114,10 @@ def _datastore_parts(address: str) -> tuple[str, str, str]:
 
     The default database and namespace are empty. Raises UnfitAddress in one line.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # brackets that do not match
+        raise UnfitAddress(f"{address!r} is not like datastore://project/database") from None
     database = parts.path.removeprefix("/").removeprefix("(default)")
     if not re.fullmatch(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,61}[a-z0-9]", parts.netloc):
         raise UnfitAddress(f"{parts.netloc!r} is not the id of a Google Cloud project")

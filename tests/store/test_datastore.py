@@ -370,6 +370,7 @@ def test_loop_runs_on_while_a_call_takes_long(emulator, address):
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
+        ("datastore://[x", "not like datastore://project"),
         ("datastore://x", "'x' is not the id of a Google Cloud project"),
         ("datastore://project/Upper", "'Upper' is not the id of a Datastore database"),
         ("datastore://project?namespace=a&namespace=b", "nothing but"),
