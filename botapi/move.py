@@ -147,12 +147,12 @@ def move(
     clock = SystemClock()
     with ExitStack() as stack:
         before = _open(stack, chosen, _address(source), clock, must_exist=True)
-        _check_source(before, names[0], clock, force=force)
+        is_held = _check_source(before, names[0], clock, force=force)
         after = _open(stack, chosen, _address(target), clock, must_exist=False)
         _check_target(after, names[1], resume=resume)
         duties = _duties(before)
         read = copying.copy_all(before, after, _say)
-        if _duties(before) != duties:
+        if is_held or _duties(before) != duties:
             raise MoveError(
                 f"a server worked on {names[0]} meanwhile: the copy is of no one moment; "
                 "stop it, then the same command with --resume brings the rest",
@@ -250,7 +250,8 @@ def _check_not_empty(found: Store, name: str) -> None:
         raise MoveError(f"{name} holds nothing: is it the right one?", USAGE)
 
 
-def _check_source(before: Store, name: str, clock: Clock, *, force: bool) -> None:
+def _check_source(before: Store, name: str, clock: Clock, *, force: bool) -> bool:
+    """Does a server work on it? Then its copy is of no one moment, however short it takes."""
     _check_not_empty(before, name)
     if copying.is_unfinished(before):
         raise MoveError(f"{name} is itself a copy that is not finished", CONFLICT)
@@ -261,6 +262,7 @@ def _check_source(before: Store, name: str, clock: Clock, *, force: bool) -> Non
             "10 s more); --force copies what there is now, for --resume to bring the rest later",
             CONFLICT,
         )
+    return bool(held)
 
 
 def _check_target(after: Store, name: str, *, resume: bool) -> None:

@@ -194,8 +194,9 @@ def test_source_with_a_server_is_refused_unless_forced(source, tmp_path):
     to = f"sqlite:{tmp_path / 'to'}"
     line = refusal("copy", f"sqlite:{source}", to, code=9)
     assert "a server works on" in line
-    run("copy", f"sqlite:{source}", to, "--force")
+    assert "--resume" in refusal("copy", f"sqlite:{source}", to, "--force", code=9)
     leave_duty(found, "sweeper", "me")
+    run("copy", f"sqlite:{source}", to, "--resume")
     run("copy", f"sqlite:{source}", f"sqlite:{tmp_path / 'other'}")
     found.close()
 
