@@ -236,7 +236,11 @@ class Store(Protocol):
         ...
 
     def write_many(self, docs: Iterable[tuple[str, Doc]]) -> None:
-        """Blind, unordered, idempotent puts; may commit in several parts."""
+        """Blind, unordered, idempotent puts; may commit in several parts.
+
+        A server that was halted may apply a part late, after newer writes: fit only for what
+        is written again before long (last seen), or never in two forms.
+        """
         ...
 
     def sweep_expired(self, kind: str, now_ms: int, limit: int) -> int:
