@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -49,16 +49,16 @@ def addresses(request):
     return request.getfixturevalue("emulator").new_address()
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("postgres", marks=pytest.mark.xdist_group("e2e-fronts-postgres")),
-        pytest.param("emulator", marks=pytest.mark.xdist_group("e2e-fronts-emulator")),
-    ],
-)
-def fleet(request, tmp_path_factory):
-    """Two front ends behind a balancer, and a bot that knows only the balancer."""
-    fleet = Fleet(tmp_path_factory.mktemp("fronts"), SKEP_STORE=addresses(request))
+ENGINES = [
+    pytest.param("postgres", marks=pytest.mark.xdist_group("e2e-fronts-postgres")),
+    pytest.param("emulator", marks=pytest.mark.xdist_group("e2e-fronts-emulator")),
+]
+
+
+@contextmanager
+def two_front_ends(folder, address):
+    """Two front ends behind a balancer, and nobody else."""
+    fleet = Fleet(folder, SKEP_STORE=address)
     balancer = None
     try:
         fleet.start()
@@ -66,12 +66,26 @@ def fleet(request, tmp_path_factory):
         balancer = Balancer(server.port for server in fleet.servers)
         fleet.balancer = balancer
         fleet.api = Api(balancer.url, fleet.api.key)
-        fleet.add_bots("bot1", server=balancer)
         yield fleet
     finally:
         fleet.end()
         if balancer is not None:
             balancer.close()
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def fleet(request, tmp_path_factory):
+    """The front ends that the tests share, and a bot that knows only the balancer."""
+    with two_front_ends(tmp_path_factory.mktemp("fronts"), addresses(request)) as fleet:
+        fleet.add_bots("bot1", server=fleet.balancer)
+        yield fleet
+
+
+@pytest.fixture(params=ENGINES)
+def ending(request, tmp_path):
+    """Front ends of one test, which ends them."""
+    with two_front_ends(tmp_path, addresses(request)) as fleet:
+        yield fleet
 
 
 def apis(fleet):
@@ -88,6 +102,8 @@ def soon(what, condition):
 
 def test_task_lives_when_each_call_goes_to_another_front_end(fleet):
     truth = fleet.folder / "truth"
+    fleet.api.until_idle("bot1")
+    connected = len(fleet.api.events("bot1", "bot_connected"))
     made = {}
     for number in range(TASKS):
         name = f"job-{number}"
@@ -100,7 +116,7 @@ def test_task_lives_when_each_call_goes_to_another_front_end(fleet):
     told = ground_truth.told(truth)
     assert set(told.values()) == {1}
     assert len(told) == 2 * TASKS
-    assert len(fleet.api.events("bot1", "bot_connected")) == 1
+    assert len(fleet.api.events("bot1", "bot_connected")) == connected
     assert all(fleet.balancer.served[server.port] > 10 for server in fleet.servers)
 
 
@@ -273,24 +289,24 @@ def test_front_end_with_blobs_of_its_own_is_refused(fleet):
     third = fleet.add_server()
     (third.data / "blobs").unlink()
     third.begin()
+    fleet.servers.remove(third)
     assert third.process.wait(30) == 3
     assert "give all servers one bucket, or one shared folder" in third.text()
     assert "Traceback" not in third.text()
 
 
-def test_all_end_in_order_and_answer_held_calls(fleet):
-    """The last test: nothing serves afterwards."""
-    with closing(Connection(fleet.servers[1].url)) as post:
+def test_all_end_in_order_and_answer_held_calls(ending):
+    with closing(Connection(ending.servers[1].url)) as post:
         bot = SimBot(post, "sim-end").start()
         replies = []
         thread = threading.Thread(target=lambda: replies.append(bot.update(nonblocking=False)))
         thread.start()
         wait_until("the call is on its way", thread.is_alive)
         began = time.monotonic()
-        seconds = [server.terminate(30) for server in reversed(fleet.servers[:2])]
+        seconds = [server.terminate(30) for server in reversed(ending.servers[:2])]
         thread.join(5)
         tell(f"two front ends ended after {seconds} s; {time.monotonic() - began:.2f} s in all")
     assert [reply["status"] for reply in replies] == ["OK"]
     assert max(seconds) < 10
-    for server in fleet.servers[:2]:
+    for server in ending.servers[:2]:
         assert "Traceback" not in server.text()
