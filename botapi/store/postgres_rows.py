@@ -86,6 +86,7 @@ class Sql:
         self.lock = (
             f"SELECT 1 FROM {self.docs} WHERE k = ANY($1::bytea[]) ORDER BY k FOR UPDATE"
         ).encode()
+        self.lock_appeared = self.lock + b" NOWAIT"
         self.lock_new = (
             f"WITH held AS MATERIALIZED (SELECT k FROM {self.docs} "
             "WHERE k = ANY($1::bytea[]) ORDER BY k FOR UPDATE) "
@@ -164,10 +165,17 @@ def lock_absent(kind: str, keys: Sequence[Key]) -> list[Statement]:
     ]
 
 
-def lock_written(kind: str, puts: Sequence[Key], deletes: Sequence[Key]) -> list[Statement]:
+def lock_written(
+    kind: str, puts: Sequence[Key], deletes: Sequence[Key], *, waits_on: bool
+) -> list[Statement]:
     """Hold what is about to be written and was not read: rows in key order, then absent keys.
 
     A key that is deleted needs no lock while it has no row: nobody can tell that it was.
+
+    While this waits, a key that had no row can get one, which somebody else may hold who waits
+    for a row of ours.  With `waits_on` (the transaction has more to lock or to write) such rows
+    are held without waiting; when one is not to be had, the server refuses (55P03) and the
+    transaction runs again, this time with the row in its order.
     """
     sql = sql_of(kind)
     keys = _keys([*puts, *deletes])
@@ -180,10 +188,13 @@ def lock_written(kind: str, puts: Sequence[Key], deletes: Sequence[Key]) -> list
         ]
     numbered = sorted((lock_number(kind, key), key) for key in puts)
     new = [_keys([key for _, key in numbered]), int8_array(number for number, _ in numbered)]
-    return [
+    locks = [
         Statement(SHARE_KIND, [int8(lock_number(kind))]),
         Statement(sql.lock_new, [keys, *new]),
     ]
+    if waits_on:
+        locks.append(Statement(sql.lock_appeared, [keys]))
+    return locks
 
 
 def write(kind: str, writes: dict[Key, Write], absent: set[Key]) -> list[Statement]:

@@ -177,6 +177,8 @@ class PostgresTxn(WriteBuffer):
         """First every lock that is not held yet, kind by kind, then the writes."""
         locks: list[Statement] = []
         writes: list[Statement] = []
+        is_blind = not self._known and not self._held  # reads lock in the order of their caller
+        last = max(self.writes)
         for kind, of_kind in sorted(self.writes.items()):
             self._need(kind)
             known = {key: self._known[kind, key] for key in of_kind if (kind, key) in self._known}
@@ -184,7 +186,8 @@ class PostgresTxn(WriteBuffer):
             if free:
                 puts = [key for key in free if of_kind[key].packed]
                 deletes = [key for key in free if not of_kind[key].packed]
-                locks += rows.lock_written(kind, puts, deletes)
+                waits_on = is_blind and (kind != last or len(free) > 1)
+                locks += rows.lock_written(kind, puts, deletes, waits_on=waits_on)
             absent = {key for key, doc in known.items() if doc is None}
             writes += rows.write(kind, of_kind, absent)
         return locks + writes

@@ -380,6 +380,47 @@ class TestLocks:
                 ), number
         assert postgres.log().count("deadlock detected") == before
 
+    def test_row_made_while_a_blind_write_waits_makes_no_circle(
+        self, postgres, postgres_dsn, store, sql
+    ):
+        """The writer holds `b` and waits; somebody takes the new row `a`, then waits for `b`."""
+        first, last = sorted(("a", "c"), key=lambda key: postgres_rows.lock_number("thing", key))
+        put(store, "thing", doc("b"))
+        before = postgres.log().count("deadlock detected")
+
+        def waiting(number):
+            text = (
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            end = time.monotonic() + LIMIT_S
+            while sql(text) != [(number,)]:
+                assert time.monotonic() < end
+
+        def write(blocked):
+            blocked.wait(LIMIT_S)
+            put(store, "thing", *(doc(key, n=1) for key in "abc"))
+
+        def cross(blocked):
+            hold = "SELECT 1 FROM d_thing WHERE k = %s FOR UPDATE"
+            with psycopg.connect(postgres_dsn) as other:
+                with psycopg.connect(postgres_dsn) as blocker:
+                    number = postgres_rows.lock_number("thing", first)
+                    blocker.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+                    blocked.set()
+                    waiting(1)
+                    put(store, "thing", doc(last))
+                    other.execute(hold, [last.encode()])
+                    crossing = threading.Thread(target=other.execute, args=(hold, [b"b"]))
+                    crossing.start()
+                    waiting(2)
+                crossing.join(LIMIT_S)
+
+        blocked = threading.Event()
+        assert together(lambda: write(blocked), lambda: cross(blocked)) == [None, None]
+        assert postgres.log().count("deadlock detected") == before
+        assert store.get("thing", *"abc") == [doc(key, n=1) for key in "abc"]
+
     def test_locks_of_new_keys_are_few_when_there_are_many(self, store, sql):
         """A transaction of thousands must not fill the server's table of locks."""
         number = 10 * postgres_rows.BULK
