@@ -392,7 +392,7 @@ class _Run:
         answer = yield from self._update(piece, tries)
         if answer.status == 200 and answer.body.get("ok"):
             self.acked = max(self.acked, self.offset + len(piece))
-        elif not answer.status and self.random.random() < 0.3:
+        elif not answer.status and self.random.random() < 0.7:
             self.acked = self.offset + len(piece)  # hopes for the best; a 409 sets it right
         return answer
 

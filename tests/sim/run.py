@@ -248,7 +248,7 @@ def _plan(random):
         ignore_lease=random.choice((0.0, 0.0, 0.15)),
         rogue=random.choice((0.0, 0.0, 0.2)),
         restart=random.choice((0.0, 0.0, 0.4)),
-        slow_claim=random.choice((0.0, 0.0, 0.3)),
+        slow_claim=random.choice((0.0, 0.3, 0.6)),
         task_error=random.choice((0.0, 0.1)),
         chaos={
             "kill server": random.choice((0, 0, 1)),
