@@ -10,6 +10,7 @@ from botapi.concurrency import Threads as ThreadForm
 from botapi.domain.bot import LiveBot
 from botapi.domain.bot_event import BotUpdate, EventKind
 from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.sweeps import SILENT_EVERY_S
 from botapi.store import codec
 from botapi.store.protocol import Outage, join_key
 from botapi.transactions.create_task import create_task
@@ -165,12 +166,12 @@ def test_silent_bot_is_dead_and_its_run_with_it(store, clock, sweeps):
     request = run(store, clock)
     clock.advance(DEAD_S)
     assert sweeps.round()["bots"] == 0
-    clock.advance(15)
+    clock.advance(SILENT_EVERY_S)
     assert sweeps.round()["bots"] == 1
     task, bot = task_of(store, request), bot_of(store)
     assert (task.state, task.internal_failure, task.exit_code) == ("BOT_DIED", True, -1)
     assert (bot.dead, bot.task_id) == (True, request.task_id[:-1] + "1")
-    clock.advance(15)
+    clock.advance(SILENT_EVERY_S)
     assert sweeps.round()["bots"] == 0
 
 
@@ -182,7 +183,7 @@ def test_settings_say_how_long_a_bot_may_be_silent(store, clock, sweeps, said_s,
     run(store, clock)
     clock.advance(limit_s)
     assert sweeps.round()["bots"] == 0
-    clock.advance(15)
+    clock.advance(SILENT_EVERY_S)
     assert sweeps.round()["bots"] == 1
 
 
@@ -202,7 +203,7 @@ def test_run_with_a_long_grace_period_is_waited_for_longer(store, clock, sweeps)
     clock.advance(300 + 600 + 60 + 60)
     sweeps.round()
     assert task_of(store, request).state == "RUNNING"
-    clock.advance(15)
+    clock.advance(SILENT_EVERY_S)
     sweeps.round()
     assert task_of(store, request).state == "BOT_DIED"
 
@@ -215,7 +216,7 @@ def test_downtime_of_the_server_is_not_a_bots_silence(store, clock, rng, setting
     clock.advance(DEAD_S)
     sweeps.round()
     assert task_of(store, request).state == "RUNNING"
-    clock.advance(15)
+    clock.advance(SILENT_EVERY_S)
     sweeps.round()
     assert task_of(store, request).state == "BOT_DIED"
 
@@ -281,7 +282,7 @@ def test_run_nobody_speaks_of_ends_while_its_bot_lives(store, clock, sweeps):
         sweeps.last_seen.touch("vm1", clock.now_ms())
         sweeps.round()
     assert task_of(store, request).state == "RUNNING"
-    clock.advance(20)
+    clock.advance(SILENT_EVERY_S)
     sweeps.last_seen.touch("vm1", clock.now_ms())
     assert sweeps.round()["runs"] == 1
     task = task_of(store, request)
@@ -290,7 +291,7 @@ def test_run_nobody_speaks_of_ends_while_its_bot_lives(store, clock, sweeps):
         "the bot has said nothing of this run for too long",
     )
     assert not bot_of(store).dead
-    clock.advance(20)
+    clock.advance(SILENT_EVERY_S)
     assert sweeps.round()["runs"] == 0
     update_bot(store, "vm1", BotUpdate(EventKind.BOT_POLLING), Stamp(clock.now_ms(), "p", KEEP_MS))
     assert task_of(store, request) == task
