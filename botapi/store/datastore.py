@@ -37,6 +37,7 @@ from botapi.store.documents import (
     check_kind,
     check_limit,
     check_query,
+    page_of,
 )
 from botapi.store.engine import Engine, check_schema
 from botapi.store.protocol import (
@@ -122,8 +123,7 @@ class DatastoreStore(Engine):
             return Page([], None)
         tags, choices = _parted(all_of)
         if not choices:
-            docs = self._docs(kind, tags, bounds, limit + 1)
-            return Page(docs[:limit], docs[limit - 1].key if len(docs) > limit else None)
+            return page_of(self._docs(kind, tags, bounds, limit + 1), limit)
         matching = self._matching(kind, tags, choices, bounds, limit + 1)
         keys = list(islice(matching, limit + 1))
         found = [each for each in self.get(kind, *keys[:limit]) if each is not None]

@@ -20,6 +20,7 @@ from botapi.store.protocol import (
     AnyOf,
     Doc,
     Key,
+    Page,
     TooLarge,
 )
 
@@ -171,6 +172,12 @@ def check_limit(limit: int) -> None:
     """Raise ValueError for a limit below 1, which engines would read in different ways."""
     if limit < 1:
         raise ValueError(f"a limit of {limit} asks for nothing")
+
+
+def page_of(docs: list[Doc], limit: int) -> Page:
+    """A page of what was asked for with one more than `limit`, to see whether there is more."""
+    page = docs[:limit]
+    return Page(page, page[-1].key if len(docs) > limit else None)
 
 
 def parts(

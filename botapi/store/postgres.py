@@ -15,7 +15,7 @@ from typing import TypeVar
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.store import postgres_rows as rows
-from botapi.store.documents import MAX_TXN_DOCS, check_kind, check_limit, check_query
+from botapi.store.documents import MAX_TXN_DOCS, check_kind, check_limit, check_query, page_of
 from botapi.store.engine import Engine, check_schema
 from botapi.store.postgres_listen import Listener, Notifier
 from botapi.store.postgres_pool import NO_TABLE, Job, Lanes, Session, monotonic, refusal
@@ -127,8 +127,7 @@ class PostgresStore(Engine):
         bounds = (after, lo, hi)
         ordered = self._rarest_first(kind, all_of, bounds)
         docs = self._docs(self._queries, rows.find(kind, ordered, bounds, limit + 1))
-        page = docs[:limit]
-        return Page(page, page[-1].key if len(docs) > limit else None)
+        return page_of(docs, limit)
 
     def count(
         self,

@@ -19,6 +19,7 @@ from botapi.store.documents import (
     check_kind,
     check_limit,
     check_query,
+    page_of,
 )
 from botapi.store.engine import Engine, check_schema
 from botapi.store.protocol import (
@@ -105,8 +106,7 @@ class SqliteStore(Engine):
         check_limit(limit)
         bounds = (after, lo, hi)
         docs = self._query(lambda con: sqlite_rows.find(con, kind, all_of, bounds, limit + 1))
-        page = docs[:limit]
-        return Page(page, page[-1].key if len(docs) > limit else None)
+        return page_of(docs, limit)
 
     def count(
         self,
