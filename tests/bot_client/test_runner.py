@@ -1,6 +1,7 @@
 """The runner process by its pipes: the rows of 'what the user sees', the ladder, left-overs."""
 
 import json
+import multiprocessing
 import os
 import select
 import signal
@@ -17,7 +18,6 @@ from bot_client.clock import Clock
 from bot_client.manifest import parse
 from bot_client.runner_link import RunnerGone, RunnerLink
 from bot_client.task import run_message
-from tests.bot_client.conftest import wait_until
 from tests.fakes import bot_zip
 
 pytestmark = pytest.mark.slow
@@ -212,7 +212,19 @@ def test_broken_leash_ends_the_command(runner: Harness) -> None:
     assert runner.left() == []
 
 
-def test_killed_runner_is_noticed_and_buried(runner: Harness) -> None:
+def test_killed_runner_is_noticed_and_buried(tmp_path: Path) -> None:
+    burial = multiprocessing.get_context("spawn").Process(
+        target=_bury_a_killed_runner, args=[tmp_path]
+    )
+    burial.start()
+    burial.join(30)
+    assert burial.exitcode == 0
+
+
+def _bury_a_killed_runner(folder: Path) -> None:
+    """In a process of its own, as the supervisor is: a burial ends every child of its process."""
+    processes.become_subreaper()
+    runner = Harness(folder)
     runner.start(SH, "-c", "echo up; exec sleep 1000")
     runner.until_output(b"up")
     pid = runner.link.pid
@@ -221,8 +233,9 @@ def test_killed_runner_is_noticed_and_buried(runner: Harness) -> None:
     with pytest.raises(RunnerGone, match="-9"):
         runner.finish()
     runner.link.bury(lambda: None)
-    wait_until(lambda: not runner.left())
+    assert runner.left() == []
     assert runner.run("/bin/true")[0] == 0
+    runner.link.dismiss()
 
 
 def test_task_has_no_input_and_its_own_folders(runner: Harness) -> None:
