@@ -18,8 +18,6 @@ import uuid
 import psutil
 import pytest
 
-from tests.engines import held
-
 PROJECT = "skep-test"
 FIRESTORE = "--use-firestore-in-datastore-mode"
 """The service of today, and the same limits: without it the emulator is the Datastore of before
@@ -103,7 +101,6 @@ class Emulator:
                 env=environ,
                 start_new_session=True,
             )
-        self._hold = held(self._leash)
         if not until(self._answers, START_S):
             self.kill()
             text = (self.folder / "output.txt").read_text(errors="replace")
@@ -115,7 +112,7 @@ class Emulator:
         if leash is None:
             return
         family = psutil.Process(leash.pid).children(recursive=True)
-        self._hold.close()
+        leash.stdin.close()
         leash.wait(START_S)
         _, alive = psutil.wait_procs(family, START_S)
         assert not alive, f"the emulator outlived its leash: {alive}"

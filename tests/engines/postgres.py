@@ -27,8 +27,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.engines import held
-
 DSN = "SKEP_TEST_PG_DSN"
 LIMIT_S = 30.0
 LOOK_S = 0.01
@@ -151,7 +149,6 @@ class Postgres:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._hold = held(self._leash)
         self._wait_ready()
 
     def kill(self) -> None:
@@ -257,7 +254,7 @@ class Postgres:
         for pid in processes[1:]:
             _wait_gone(pid)
         self.pid = None
-        self._hold.close()
+        self._leash.stdin.close()
         self._leash.wait(LIMIT_S)
 
 
