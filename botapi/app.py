@@ -116,6 +116,7 @@ class Parts:
         _watch(self.watcher, self.clock.now_ms())
         self.concurrency.spawn(self.offers.run)
         self.concurrency.spawn(self.sweeps.run)
+        self.concurrency.spawn(self.observed.run)
         self.concurrency.spawn(self._check_daily)
 
     def _check_daily(self) -> None:
@@ -127,7 +128,6 @@ class Parts:
                 if problem:
                     log.critical("%s", problem)
                     _end_this_process()
-        self.concurrency.spawn(self.observed.run)
 
     def release(self) -> None:
         """Answer every held call now: the process is about to stop."""

@@ -197,6 +197,15 @@ def test_clock_is_watched_also_when_nobody_asks(parts, store, clock, caplog):
     assert "clock_behind_store" in {getattr(record, "event", "") for record in caplog.records}
 
 
+def test_server_watches_its_clock_from_its_start(parts, monkeypatch):
+    begun = []
+    monkeypatch.setattr(Threads, "spawn", lambda _self, fn, *_args: begun.append(fn))
+    parts.start()
+    assert parts.observed.run in begun
+    assert parts.sweeps.run in begun
+    assert parts.offers.run in begun
+
+
 # several workers
 
 
