@@ -72,7 +72,7 @@ from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
 from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
-from botapi.transactions.server_presence import Server, living
+from botapi.transactions.server_presence import Server, keeps_elsewhere, living
 
 CHECK_EVERY_S = 24 * 3600.0
 """How often the database is read for damage."""
@@ -164,15 +164,14 @@ def blobs_place(settings: Settings, rng: Rng) -> str:
 
 def other_blobs(settings: Settings, store: Store, clock: Clock, rng: Rng) -> str:
     """Why this server must not start: another one of its store keeps blobs elsewhere."""
-    here = blobs_place(settings, rng)
-    for server in living(store, clock.now_ms()) if here else ():
-        if server.blobs != here:
-            return (
-                f"SKEP_BLOBS={settings.blobs}: {server.named} of the same store keeps blobs in "
-                f"another place: give all servers one bucket, or one shared folder as "
-                f"{settings.data_dir / 'blobs'}"
-            )
-    return ""
+    server = keeps_elsewhere(living(store, clock.now_ms()), blobs_place(settings, rng))
+    if server is None:
+        return ""
+    return (
+        f"SKEP_BLOBS={settings.blobs}: {server.named} of the same store keeps blobs in "
+        f"another place: give all servers one bucket, or one shared folder as "
+        f"{settings.data_dir / 'blobs'}"
+    )
 
 
 def open_vault(settings: Settings, rng: Rng) -> Vault:

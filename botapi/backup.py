@@ -108,6 +108,11 @@ def make_backup(
 
     Raises BackupError.
     """
+    if chosen.is_shared:
+        raise BackupError(
+            "SKEP_STORE names a database that servers share: save that with its own means "
+            "(pg_dump, gcloud datastore export), or copy it with skep store copy (docs/backup.md)"
+        )
     if file.exists() and not force:
         raise BackupError(f"{file}: is there already; --force replaces it", CONFLICT)
     part = file.with_name(file.name + ".part")

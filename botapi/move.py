@@ -47,7 +47,7 @@ def store() -> None:
     """Copy a whole database to another engine, check one, or raise its schema."""
 
 
-_FORMAT = click.option("--format", "-o", "form", metavar="FORMAT", help="table or json")
+_FORMAT = click.option("--format", "-o", "form", type=click.Choice(["table", "json"]))
 
 
 @store.command()

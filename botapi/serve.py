@@ -4,6 +4,7 @@ gunicorn with gevent workers. The store is opened in each worker, after the fork
 that is told to stop answers every held call at once and ends when the last answer is out.
 """
 
+import errno
 import gc
 import ipaddress
 import logging
@@ -43,6 +44,7 @@ from botapi.domain.permissions import Role
 from botapi.observe import WorkerFiles
 from botapi.secrets.by_name import SecretError, resolved
 from botapi.secrets.key_file import KeyFileError, make_key_file
+from botapi.secrets.vault import NAMED
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError, UnfitAddress
@@ -71,6 +73,9 @@ A collection stops every thread. What a page of tasks is made of used to set off
 """
 LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
+LEAVING_S = 5.0
+"""How long a server that ends may still listen where another one is to."""
+IN_USE = os.strerror(errno.EADDRINUSE)
 USAGE = 2
 FAILED = 3
 
@@ -147,21 +152,32 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
         if problem:
             _fail(problem, FAILED)
         store = engines.open_store(chosen, Threads(), clock, rng)
-        if is_first:
-            make_key_file(composition.open_vault(chosen, rng).path, rng)
     except OSError as error:
         _fail(f"{error.filename or chosen.data_dir}: {error.strerror}", FAILED)
-    except (StoreError, KeyFileError) as error:
+    except StoreError as error:
         _fail(str(error), USAGE if isinstance(error, UnfitAddress) else FAILED)
     try:
+        if is_first:
+            _key_file(composition.open_vault(chosen, rng).path, store, rng)
         problem = "" if is_init else composition.other_blobs(chosen, store, clock, rng)
         if problem:
             _fail(problem, FAILED)
         return _first_documents(chosen, store, is_first=is_first, new_admin_key=new_admin_key)
-    except StoreError as error:
+    except (StoreError, KeyFileError) as error:
         _fail(str(error), FAILED)
     finally:
         store.close()
+
+
+def _key_file(path: Path, store: Store, rng: SystemRng) -> None:
+    """Make the first key file of the secrets; never one beside secrets that it cannot open."""
+    if not path.exists() and store.scan_keys(NAMED, "", "\U0010ffff", limit=1):
+        _fail(
+            f"{path}: there is no key file, and the database holds secrets that one seals: "
+            "set SKEP_SECRETS_KEYS right, or bring the file back from its backup",
+            FAILED,
+        )
+    make_key_file(path, rng)
 
 
 def _first_documents(chosen: Settings, store: Store, *, is_first: bool, new_admin_key: bool) -> str:
@@ -232,6 +248,9 @@ def serve(**options: Any) -> None:
     refusal = exposure_problem(chosen) or tls_problem(chosen)
     if refusal:
         _fail(refusal, USAGE)
+    refusal = address_problem(chosen)
+    if refusal:
+        _fail(refusal, FAILED)
     logs.configure(chosen.log_format, chosen.log_level)
     key = prepare(chosen)
     if key:
@@ -252,6 +271,37 @@ def exposure_problem(chosen: Settings) -> str:
         f"--host {chosen.host} would be open without TLS: give --tls-cert and --tls-key, "
         "or --behind-proxy CIDR when a proxy in front does TLS"
     )
+
+
+def address_problem(chosen: Settings) -> str:
+    """Why nobody can listen there, such as another server that does; empty when one can.
+
+    A server that is just ending is given `LEAVING_S`.
+    """
+    problem = _bind_problem(chosen)
+    patience = SystemClock().monotonic() + LEAVING_S
+    while problem == IN_USE and SystemClock().monotonic() < patience:
+        Threads().sleep(0.1)
+        problem = _bind_problem(chosen)
+    if not problem:
+        return ""
+    return (
+        f"cannot listen on {chosen.host} port {chosen.port}: {problem}: "
+        "give another --host or --port (0: any free one)"
+    )
+
+
+def _bind_problem(chosen: Settings) -> str:
+    try:
+        found = socket.getaddrinfo(chosen.host, chosen.port, type=socket.SOCK_STREAM)
+        family, kind, number, _name, address = found[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def tls_problem(chosen: Settings) -> str:

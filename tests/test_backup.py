@@ -154,6 +154,13 @@ def test_folder_with_a_database_is_left_alone(data, tmp_path):
     assert (data / "skep.db").read_bytes() == before
 
 
+def test_database_that_servers_share_is_not_ours_to_save(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKEP_STORE", "postgresql://127.0.0.1:1/none")
+    said = save(data, tmp_path / "b.tar", code=2)
+    assert said.startswith("error: SKEP_STORE names a database that servers share: save that ")
+    assert len(said.splitlines()) == 1
+
+
 def test_check_reads_everything_and_makes_nothing(data, tmp_path):
     save(data, tmp_path / "b.tar")
     assert bring_back(tmp_path / "b.tar", tmp_path / "new", "--check")["files"] == 4

@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import Threads
+from botapi.secrets.envelope import Place
+from botapi.secrets.vault import NAMED, Secret, Vault, secret_doc
 from botapi.serve import exposure_problem
 from botapi.settings import Settings
+from botapi.store.sqlite import SqliteStore
 
 SKEP = Path(sys.executable).with_name("skep")
 
@@ -149,6 +155,41 @@ def test_files_that_are_no_certificate_are_refused_in_one_line(tmp_path):
         assert said in line
         cert.write_text("geheim")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_port_that_is_in_use_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--data-dir", str(tmp_path / "data"), "--port", str(port))
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"error: cannot listen on 127.0.0.1 port {port}: Address already in use: "
+        "give another --host or --port (0: any free one)\n"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_key_file_is_not_made_beside_secrets_that_it_cannot_open(tmp_path):
+    data = tmp_path / "data"
+    assert run("init", "--data-dir", str(data)).returncode == 0
+    clock, rng = SystemClock(), SystemRng()
+    store = SqliteStore(data, Threads(), clock, rng)
+    vault = Vault(data / "secrets.keys", rng)
+    sealed = vault.seal(Place("secret", "s", 1), b"geheim")
+    secret = Secret("s", 1, ("*",), 1, 1, "me", sealed)
+    store.transact(lambda txn: txn.put(NAMED, secret_doc(secret)), label="test")
+    store.close()
+    mistyped = tmp_path / "mistyped.keys"
+    done = run("init", "--data-dir", str(data), SKEP_SECRETS_KEYS=str(mistyped))
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"error: {mistyped}: there is no key file, and the database holds secrets that one seals: "
+        "set SKEP_SECRETS_KEYS right, or bring the file back from its backup\n"
+    )
+    assert not mistyped.exists()
+    assert run("init", "--data-dir", str(data)).returncode == 0
 
 
 @pytest.mark.slow

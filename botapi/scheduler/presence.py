@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from botapi.clock import Clock
 from botapi.store import schema
 from botapi.store.protocol import SchemaMismatch, Store
-from botapi.transactions.server_presence import Server, announce, leave
+from botapi.transactions.server_presence import (
+    Server,
+    announce,
+    keeps_elsewhere,
+    leave,
+    living,
+)
 
 EVERY_S = 15.0
 
@@ -16,12 +22,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Presence:
-    """`outdated` is called once when the store needs a newer Skep than this one."""
+    """`end` is called once when this process must not go on beside the others.
+
+    Then the store needs a newer Skep, or another process, which was there first, keeps blobs
+    elsewhere: of two that started at the same moment the one with the lower id stays.
+    """
 
     store: Store
     clock: Clock
     me: Server
-    outdated: Callable[[], None]
+    end: Callable[[], None]
     next_beat: float = 0.0
     is_announced: bool = False
 
@@ -35,10 +45,18 @@ class Presence:
             number = announce(self.store, replace(self.me, seen_ms=self.clock.now_ms()))
         except SchemaMismatch as error:
             log.critical("%s: it ends", error)
-            self.outdated()
+            self.end()
             return
-        self.is_announced = True
         schema.put_in_force(number)
+        if not self.is_announced:
+            self.is_announced = True
+            self._end_beside_other_blobs()
+
+    def _end_beside_other_blobs(self) -> None:
+        other = keeps_elsewhere(living(self.store, self.clock.now_ms()), self.me.blobs)
+        if other is not None and other.server_id < self.me.server_id:
+            log.critical("%s of the same store keeps blobs in another place: it ends", other.named)
+            self.end()
 
     def close(self) -> None:
         """The process ends; nobody need wait until it has been silent for long."""

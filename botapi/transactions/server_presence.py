@@ -5,6 +5,7 @@ schema number in force. So nobody raises the number above what a living process 
 a process that slept through a raise finds out.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from botapi.clock import DAY_MS
@@ -76,6 +77,11 @@ def living(store: Store, now_ms: int) -> list[Server]:
         lo = docs[-1].key + "\0"
         found += [_read_server(doc.body) for doc in docs]
     return [server for server in found if now_ms - server.seen_ms < ALIVE_MS]
+
+
+def keeps_elsewhere(servers: Iterable[Server], here: str) -> Server | None:
+    """One of the processes that keeps its blobs in another place; None when all share ours."""
+    return next((server for server in servers if here and server.blobs != here), None)
 
 
 def raise_schema(store: Store, number: int, *, entry_id: str, now_ms: int) -> int:

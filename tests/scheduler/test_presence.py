@@ -53,6 +53,21 @@ def test_number_is_raised_once_audited_and_never_lowered(store, clock):
     assert [(doc.body["verb"], doc.body["after"]) for doc in entries] == [("schema.raise", "2")]
 
 
+def test_one_of_two_with_other_blobs_ends_when_both_began_at_once(store, clock):
+    ended = []
+    pair = [
+        Presence(
+            store, clock, replace(OLD, server_id=name, blobs=place), lambda n=name: ended.append(n)
+        )
+        for name, place in (("a", "here"), ("b", "there"))
+    ]
+    for presence in pair:
+        say(store, presence.me, clock)
+    for presence in [*pair, *pair]:
+        presence.beat()
+    assert ended == ["b"]
+
+
 def test_older_process_is_refused_and_ends_when_the_number_was_raised(store, clock):
     ended = []
     presence = Presence(store, clock, OLD, lambda: ended.append(True))
