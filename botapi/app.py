@@ -15,7 +15,7 @@ from socket import gethostname
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from botapi import __version__, api, engines, metrics, observe, web
+from botapi import __version__, api, engines, observe, web
 from botapi.admission import Admission
 from botapi.api import access, people
 from botapi.api.server import ApiServer
@@ -43,11 +43,9 @@ from botapi.blobs.transfer import Transfers
 from botapi.bot_call import BotServer
 from botapi.botsrv import install as install_bot_routes
 from botapi.cfg.archive_builder import SourceReader, packaged_bot
-from botapi.cfg.bundle import Meaning, Source
-from botapi.cfg.impact import impact
-from botapi.cfg.provider import Provider, Rejected
+from botapi.cfg.provider import Provider
 from botapi.cfg.releases import Build, Releases
-from botapi.cfg.watcher import Change, Watcher
+from botapi.cfg.watcher import Watcher
 from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.domain.manifest import Label
@@ -55,8 +53,10 @@ from botapi.domain.permissions import Permission
 from botapi.door import Door, internal_error
 from botapi.observe import Observed
 from botapi.scheduler.blob_sweep import BlobSweep
+from botapi.scheduler.config_file import config_watcher, watch_config
 from botapi.scheduler.fleet_counts import FleetCounts
 from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.news import News
 from botapi.scheduler.offers import Offers
 from botapi.scheduler.presence import Presence
 from botapi.scheduler.readiness import Readiness
@@ -64,20 +64,15 @@ from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.scheduler.sweeps import Sweeps
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
-from botapi.store import codec
-from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError, Txn
-from botapi.transactions.create_api_key import note_used
+from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError
 from botapi.transactions.create_keys import create_keys
 from botapi.transactions.enrol_bot import enrolled_digest
-from botapi.transactions.push_config import Outdated, Pushed, push_config, reject_config
 from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
 from botapi.transactions.server_presence import Server, keeps_elsewhere, living
 
 CHECK_EVERY_S = 24 * 3600.0
 """How often the database is read for damage."""
-FORGET_LOOKS = 4
-"""Seconds, about, that a process goes by the enrolments it knows where no store tells it."""
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +108,7 @@ class Parts:
 
     def start(self) -> None:
         """Begin what runs beside the requests."""
-        _watch(self.watcher, self.clock.now_ms())
+        watch_config(self.watcher, self.clock.now_ms())
         self.concurrency.spawn(self.offers.run)
         self.concurrency.spawn(self.sweeps.run)
         self.concurrency.spawn(self.observed.run)
@@ -196,7 +191,7 @@ def build(
     config = Provider(store, clock, concurrency.native)
     directory = Directory(store, lambda: config.cached().meaning.access, clock)
     unsubscribe_directory = store.subscribe(directory.hear)
-    watcher = _watcher(settings, store, concurrency, config)
+    watcher = config_watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
     offers = Offers(store, concurrency, clock)
     vault = open_vault(settings, rng)
@@ -207,7 +202,7 @@ def build(
     place = blobs_place(settings, rng)
     me = Server(holder, gethostname(), __version__, SCHEMA_NUMBER, place, 0)
     presence = Presence(store, clock, me, _end_this_process)
-    news = _News(config, archives, offers, directory, enrolled, store, presence)
+    news = News(config, archives, offers, directory, enrolled, store, presence)
     sweeps = Sweeps(
         store=store,
         concurrency=concurrency,
@@ -215,7 +210,7 @@ def build(
         rng=rng,
         settings=settings,
         last_seen=last_seen,
-        watch=lambda now_ms: _watch(watcher, now_ms),
+        watch=lambda now_ms: watch_config(watcher, now_ms),
         look=news.look,
         bot_death_s=lambda: config.cached().fleet.bot_death_s or settings.bot_death_s,
         blobs=BlobSweep(
@@ -325,105 +320,6 @@ def _releases(
         register=register,
         remember=lambda version, release: remember_version(store, version, release, clock.now_ms()),
     )
-
-
-def _watcher(
-    settings: Settings, store: Store, concurrency: Concurrency, config: Provider
-) -> Watcher:
-    folder = settings.config_dir
-
-    def push(source: Source, *, parent: str, now_ms: int) -> bool | None:
-        author, reason = "bots.cfg", "the file on disk changed"
-
-        def audit(txn: Txn, pushed: Pushed) -> None:
-            entry = codec.audit_doc(
-                at_ms=now_ms,
-                entry_id=f"config-{pushed.head.rev}",
-                actor=author,
-                verb="config.apply",
-                target="bots.cfg",
-                reason=reason,
-                before=pushed.before,
-                after=pushed.head.digest,
-            )
-            txn.put(codec.AUDIT, entry)
-
-        pushed = push_config(
-            store,
-            source,
-            parent=parent,
-            author=author,
-            now_ms=now_ms,
-            reason=reason,
-            from_disk=True,
-            also=audit,
-        )
-        return None if isinstance(pushed, Outdated) else pushed.is_new
-
-    def guard(before: Meaning, after: Meaning) -> str:
-        change = impact(store, before, after, lambda host: enrolled_digest(store, host) is not None)
-        percent = before.fleet.max_dropped_percent
-        if not change.exceeds(percent):
-            return ""
-        return (
-            f"would drop {change.dropped} of {change.live} live bots, more than {percent} %; "
-            f"skep config preview {folder} names them, "
-            f"skep config apply {folder} --drop {change.dropped} does it all the same"
-        )
-
-    def reject(rejected: Rejected) -> None:
-        metrics.CONFIG_ERRORS.inc()
-        reject_config(store, rejected)
-
-    return Watcher(
-        folder, config, push, reject, guard, concurrency.native, is_needed=not settings.is_shared
-    )
-
-
-def _watch(watcher: Watcher, now_ms: int) -> None:
-    """Look at bots.cfg on disk; say what came of a change."""
-    match watcher.check(now_ms):
-        case Change(before, after):
-            log.info("bots.cfg %s is in force, before it %s", after[:12], before[:12] or "none")
-        case Rejected(_digest, _at_ms, mistakes):
-            for mistake in mistakes:
-                log.error("%s (the last good bots.cfg stays in force)", mistake)
-        case None:
-            pass
-
-
-@dataclass(slots=True)
-class _News:
-    """What a process does each second beside its sweeps.
-
-    Held bots are told to come back when the archive or bots.cfg has changed, the use of
-    API keys is written down once a minute, and the process says that it is there.
-    """
-
-    config: Provider
-    archives: Releases
-    offers: Offers
-    directory: Directory
-    enrolled: EnrolledDigests
-    store: Store
-    presence: Presence
-    seen: tuple[int, int] | None = None
-    looks: int = 0
-
-    def look(self) -> None:
-        """Compare with the last look; cheap."""
-        self.looks += 1
-        if self.looks % FORGET_LOOKS == 0 and not self.store.capabilities().push_wakeup:
-            self.enrolled.hear("*")
-        self.archives.look()
-        now = (self.config.cached().rev, self.archives.generation())
-        if self.seen not in {None, now}:
-            self.offers.release_held()
-        self.seen = now
-        used = self.directory.take_used()
-        if used:
-            note_used(self.store, used)
-        self.presence.beat()
 
 
 def _end_this_process() -> None:
