@@ -26,7 +26,9 @@ class Target(NamedTuple):
 
 
 COMMANDS = {
-    "init": Target("botapi.serve:init", "Make a data folder, a first bots.cfg and an API key."),
+    "init": Target(
+        "botapi.first_start:init", "Make a data folder, a first bots.cfg and an API key."
+    ),
     "serve": Target("botapi.serve:serve", "Run the server."),
     "backup": Target("botapi.backup:backup", "Save everything while the server goes on."),
     "restore": Target("botapi.backup:restore", "Make a data folder out of a backup."),

@@ -47,7 +47,9 @@ def store() -> None:
     """Copy a whole database to another engine, check one, or raise its schema."""
 
 
-_FORMAT = click.option("--format", "-o", "form", type=click.Choice(["table", "json"]))
+_FORMAT = click.option(
+    "--format", "-o", "form", type=click.Choice(["table", "json"]), help="Form of the results."
+)
 
 
 @store.command()

@@ -5,7 +5,7 @@ import pytest
 from botapi import app as composition
 from botapi import engines
 from botapi.concurrency import Threads
-from botapi.serve import prepare
+from botapi.first_start import prepare
 from botapi.store import codec
 from botapi.store.protocol import Outage
 from tests.factories import LOOPBACK_CFG

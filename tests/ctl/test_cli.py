@@ -17,7 +17,7 @@ from botapi.ctl import options
 from botapi.ctl.exits import Exit
 
 DOC = Path(__file__).parents[2] / "docs" / "cli.md"
-SERVER_HALF = "botapi.serve:"
+SERVER_HALF = ("botapi.serve:", "botapi.first_start:")
 
 
 def client_commands() -> Iterator[tuple[str, click.Command]]:

@@ -11,7 +11,7 @@ from botapi.cfg import first_bots_cfg
 from botapi.cfg.provider import Provider
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
-from botapi.serve import prepare
+from botapi.first_start import prepare
 from botapi.settings import Settings
 from botapi.store.protocol import Outage
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from botapi import serve, settings
+from botapi import first_start, settings
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -347,7 +347,9 @@ class ServerProcess:
         """
         if self.sources == REPOSITORY:
             environ = clean_environ(**self.environ)
-            key = serve.prepare(settings.load(environ, {"data_dir": str(self.data)}), is_init=True)
+            key = first_start.prepare(
+                settings.load(environ, {"data_dir": str(self.data)}), is_init=True
+            )
         else:
             key = self._run_init()
         assert key

@@ -2,7 +2,7 @@
 
 import pytest
 
-from botapi import engines, serve
+from botapi import engines, first_start
 from botapi.clock import SystemClock
 from botapi.concurrency import Threads
 from botapi.settings import Settings
@@ -41,7 +41,7 @@ def test_sound_database_is_served(settings):
 def test_server_refuses_a_damaged_database_with_one_line(settings, capsys):
     path = hurt(settings)
     with pytest.raises(SystemExit) as ended:
-        serve.prepare(settings)
+        first_start.prepare(settings)
     assert ended.value.code == 3
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
