@@ -1,5 +1,6 @@
 """`skep bots`, `skep bot show|events|tasks|quarantine|release`, `terminate`, `delete-bots`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,9 +11,10 @@ from botapi.ctl.cancel_many import delete_each
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Conflict, Invalid, TimedOut
 from botapi.ctl.exits import Exit
-from botapi.ctl.http import segment
+from botapi.ctl.http import CONNECTIONS, segment
 from botapi.ctl.output import Column, Listing, key
 from botapi.ctl.paging import NothingMatched, read_pages, show_pages
+from botapi.ctl.parallel import in_order
 from botapi.ctl.params import duration, equals
 from botapi.ctl.task_filters import as_query, task_filters
 from botapi.ctl.tasks import TASKS
@@ -139,29 +141,84 @@ def tasks_of(call: Invocation, bot_id: str, limit: int, bot: str | None, **asked
     return show_pages(call, TASKS, path, as_query(**asked), limit)
 
 
+def _several(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which bots: by id, or by a filter."""
+    for option in (
+        click.argument("bot_ids", nargs=-1, metavar="[ID...]", shell_complete=completion.bot_ids),
+        _q,
+        _dimensions_option,
+        click.option("-limit", "--limit", type=click.IntRange(min=1), default=1000,
+                     show_default=True),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @bot.command()
-@_bot_id
+@_several
 @click.option("--reason", required=True, help="Why; it is shown and kept in the audit record.")
+@click.option("-wait", "--wait", is_flag=True, help="Until they run nothing.")
+@click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
 @client_command
-def quarantine(call: Invocation, bot_id: str, reason: str) -> None:
-    """Give a bot no more work; what it runs goes on."""
-    _steer(call, bot_id, "quarantine", reason)
+def quarantine(
+    call: Invocation,
+    reason: str,
+    wait: bool,  # noqa: FBT001 - an option
+    timeout_s: float | None,
+    **asked: Any,
+) -> int:
+    """Give bots no more work, by id or by a filter; what they run goes on."""
+    done = _steer(call, "quarantine", reason, **asked)
+    if wait:
+        patience = waiting.Patience(timeout_s)
+        done = [_until_free(call, bot["bot_id"], patience) for bot in done]
+    return _show_steered(call, done, asked["bot_ids"])
 
 
 @bot.command()
-@_bot_id
+@_several
 @click.option("--reason", default="", help="Why; it is kept in the audit record.")
 @client_command
-def release(call: Invocation, bot_id: str, reason: str) -> None:
-    """Let a bot work again that `skep bot quarantine` kept from it."""
-    _steer(call, bot_id, "release", reason)
+def release(call: Invocation, reason: str, **asked: Any) -> int:
+    """Let bots work again that `skep bot quarantine` kept from it."""
+    return _show_steered(call, _steer(call, "release", reason, **asked), asked["bot_ids"])
 
 
-def _steer(call: Invocation, bot_id: str, verb: str, reason: str) -> None:
-    found = call.client.ask(
-        f"{verb} {bot_id}", f"/bots/{segment(bot_id)}/{verb}", {"reason": reason}
-    )
-    output.show_item(call.form, "bot", found["bot_id"], found)
+def _steer(
+    call: Invocation, verb: str, reason: str, *, yes: bool, **asked: Any
+) -> list[output.Json]:
+    """The bots as they are after it; who chose them by a filter is asked first."""
+    ids = [bot["bot_id"] for bot in _chosen(call, f"bot {verb}", **asked)]
+    if not ids:
+        raise NothingMatched("bot", "nothing matches the filter")
+    if not asked["bot_ids"]:
+        confirm(call, f"{verb} {len(ids)} bot(s): {_first_of(ids)}", f"{verb} them?", yes=yes)
+    body = {"reason": reason}
+    steer = lambda i: call.client.ask(f"{verb} {i}", f"/bots/{segment(i)}/{verb}", body)  # noqa: E731
+    return list(in_order(steer, ids, CONNECTIONS))
+
+
+def _show_steered(call: Invocation, done: list[output.Json], bot_ids: tuple[str, ...]) -> int:
+    if len(bot_ids) == 1:
+        output.show_item(call.form, "bot", done[0]["bot_id"], done[0])
+    else:
+        output.show_list(call.form, BOTS, done, {"items": done})
+    return Exit.DONE
+
+
+def _until_free(call: Invocation, bot_id: str, patience: waiting.Patience) -> output.Json:
+    """The bot once it runs nothing."""
+    while True:
+        patience.next_hold_s()
+        found: output.Json = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}")
+        if not found["task_id"]:
+            return found
+        try:
+            patience.was_vain()
+        except waiting.OutOfTime as error:
+            problem = f"still runs task {found['task_id']}; it gets no more work"
+            raise TimedOut(bot_id, problem) from error
 
 
 @click.command()
@@ -201,45 +258,48 @@ def _or_id(call: Invocation) -> str:
 
 
 @click.command("delete-bots")
-@click.argument("bot_ids", nargs=-1, metavar="[ID...]", shell_complete=completion.bot_ids)
-@_q
-@_dimensions_option
+@_several
 @click.option("-force", "--force", is_flag=True, help="Also bots that are not dead.")
-@click.option("-limit", "--limit", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
 @client_command
 def delete_bots(
     call: Invocation,
-    bot_ids: tuple[str, ...],
-    q: str | None,
-    dimensions: tuple[tuple[str, str], ...],
     force: bool,  # noqa: FBT001 - an option
-    limit: int,
     yes: bool,  # noqa: FBT001
+    **asked: Any,
 ) -> int:
     """Forget bots, by id or by a filter; asks first. Without --force only those that are dead."""
-    filters = _filters(q, dimensions)
-    if bool(bot_ids) == bool(filters):
-        raise Invalid("delete-bots", "give ids, or a filter with -q or -d", "one of both")
-    chosen = _named(call, bot_ids) if bot_ids else _found(call, filters, limit)
+    chosen = _chosen(call, "delete-bots", **asked)
     alive = [bot["bot_id"] for bot in chosen if bot["status"] != "dead"]
-    if alive and not force and bot_ids:
+    if alive and not force and asked["bot_ids"]:
         problem = f"{', '.join(alive[:5])}: not dead"
         raise Conflict("delete-bots", problem, "skep terminate ID, or --force")
     ids = [bot["bot_id"] for bot in chosen if force or bot["status"] == "dead"]
     if not ids:
         raise NothingMatched("bot", "no dead bot matches", "--force takes those that are alive")
-    first = ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
-    confirm(call, f"{len(ids)} bot(s) will be deleted: {first}", "delete them?", yes=yes)
+    confirm(call, f"{len(ids)} bot(s) will be deleted: {_first_of(ids)}", "delete them?", yes=yes)
     deleted = [{"bot_id": bot_id, "deleted": True} for bot_id in delete_each(call, ids)]
     output.show_list(call.form, DELETED, deleted, {"items": deleted})
     return Exit.DONE
 
 
-def _named(call: Invocation, bot_ids: tuple[str, ...]) -> list[output.Json]:
-    return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
+def _first_of(ids: list[str]) -> str:
+    return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
 
 
-def _found(call: Invocation, filters: list[tuple[str, str]], limit: int) -> list[output.Json]:
+def _chosen(
+    call: Invocation,
+    command: str,
+    *,
+    bot_ids: tuple[str, ...],
+    q: str | None,
+    dimensions: tuple[tuple[str, str], ...],
+    limit: int,
+) -> list[output.Json]:
+    """The bots of these ids, or those that a filter finds: one of both."""
+    filters = _filters(q, dimensions)
+    if bool(bot_ids) == bool(filters):
+        raise Invalid(command, "give ids, or a filter with -q or -d", "one of both")
+    if bot_ids:
+        return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
     found: list[output.Json] = read_pages(call, "bots", "/bots", filters, limit)["items"]
     return found

@@ -409,6 +409,34 @@ def test_cancel_by_tags_follows_the_cursor_up_to_the_limit(script, skep):
     ]
 
 
+def test_quarantine_by_filter_asks_and_waits_until_the_bots_run_nothing(script, skep):
+    bots = [{"bot_id": f"b{n}", "status": "busy", "task_id": "a1"} for n in (1, 2)]
+    page = {"items": bots, "next_cursor": None}
+    words = ("bot", "quarantine", "-q", "os:linux", "--reason", "disk")
+    script.reply(200, page)
+    done = skep(*words)
+    assert done.exit_code == 2
+    assert "quarantine 2 bot(s): b1, b2" in done.stderr
+    script.reply(200, page)
+    for bot in (*bots, {**bots[0], "task_id": ""}, {**bots[1], "task_id": ""}):
+        script.reply(200, bot)
+    done = skep(*words, "--yes", "--wait")
+    assert (done.exit_code, done.stdout) == (0, "b1\tbusy\t\t\t\nb2\tbusy\t\t\t\n"), done.stderr
+    asked = [each.body for each in script.asked if each.body]
+    assert asked == [{"reason": "disk"}] * 2
+    script.reply(200, {"items": [], "next_cursor": None})
+    assert skep(*words).exit_code == 7
+    assert skep("bot", "quarantine", "--reason", "disk").exit_code == 2
+
+
+def test_quarantine_gives_up_waiting_for_a_bot_that_works_on(script, skep):
+    bot = {"bot_id": "b1", "status": "busy", "task_id": "a1"}
+    script.reply(200, bot).reply(200, bot).reply(200, bot)
+    done = skep("bot", "quarantine", "b1", "--reason", "disk", "--wait", "--timeout", "0")
+    assert done.exit_code == 6
+    assert "b1: still runs task a1; it gets no more work" in done.stderr
+
+
 def test_terminate_waits_until_the_bot_has_exited(script, skep):
     script.reply(200, {"task_id": "a0"}).reply(200, make_task("a0", "RUNNING"))
     script.reply(200, make_task("a0"))
