@@ -146,6 +146,7 @@ class Writer:
 
     def _work(self) -> None:
         self._thread_id = _thread.get_native_id()
+        self._on_look(self._version())  # what changes from now on is news
         going = True
         while going:
             jobs, going = self._next_jobs()
@@ -245,4 +246,7 @@ class Writer:
         now = self._clock.monotonic()
         if silent or now - self._looked_at >= LOOK_S:
             self._looked_at = now
-            self._on_look(self._con.execute("PRAGMA data_version").fetchone()[0])
+            self._on_look(self._version())
+
+    def _version(self) -> int:
+        return int(self._con.execute("PRAGMA data_version").fetchone()[0])
