@@ -128,13 +128,13 @@ class Execution:
         """
         killed: dict[int, str] = {}
         give_up_at = self._clock.now() + SWEEP_LIMIT_S
-        while self._left_over():
+        while left := self._left_over():
             if self._clock.now() >= give_up_at:
-                alive = self._left_over()
-                return list(killed.values()), [_label(pid) for pid in alive]
+                return list(killed.values()), [_label(pid) for pid in left]
+            for pid in processes.descendants_of(os.getpid()):
+                killed.setdefault(pid, _label(pid))  # by name, as long as it has one
             processes.signal_group(self.pid, processes.SIGKILL)
-            for pid in self._left_over():
-                killed.setdefault(pid, _label(pid))
+            for pid in left:
                 processes.signal_process(pid, processes.SIGKILL)
             select.select([child_fd], [], [], 0.05)
             with suppress(BlockingIOError):

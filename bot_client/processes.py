@@ -41,6 +41,14 @@ def children_of(pid: int) -> list[int]:
     return [child for child in _all_pids() if parent_of(child) == pid]
 
 
+def descendants_of(pid: int) -> list[int]:
+    """Children and theirs, as far as /proc tells."""
+    found = children_of(pid)
+    for child in found:  # it grows meanwhile
+        found += children_of(child)
+    return found
+
+
 def parent_of(pid: int) -> int:
     """Parent's pid, 0 when the process is gone or cannot be read."""
     with suppress(ValueError, IndexError):

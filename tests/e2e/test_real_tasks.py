@@ -21,12 +21,15 @@ LEAVES_CHILDREN = """\
 import os, subprocess, sys, time
 plain = subprocess.Popen(["sleep", "600"])
 daemon = subprocess.Popen(["sleep", "601"], start_new_session=True)
+begun, held = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "602"])
     os._exit(0)
 os.wait()
+os.close(held)
+os.read(begun, 1)  # ends when the last of them has become what it is
 """
 
 NOBODY = {"dimensions": {"moon": ["full"]}, "wait_for_capacity": True}
