@@ -32,10 +32,10 @@ from tests.fakes.secret_manager import serving
 from tools import requirements
 
 NAMESPACE = """
-mount --bind "$1/app" /mnt && mount -o remount,bind,ro /mnt &&
-mount --bind "$1/tmp" /tmp && mount -o remount,bind,ro / && cd /mnt && shift && exec "$@"
+mount --bind "$1/app" /mnt && mount -o remount,bind,ro /mnt && mount --bind "$2" /media &&
+mount --bind "$1/tmp" /tmp && mount -o remount,bind,ro / && cd /mnt && shift 2 && exec "$@"
 """
-"""Runs a command in /mnt, where everything but /tmp can only be read."""
+"""Runs a command in /mnt, where everything but /tmp can only be read; Python is in /media."""
 USERS_ADDRESS = "203.0.113.9"
 
 
@@ -142,14 +142,13 @@ class AppEngine:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         self.google = google
-        python = f"{os.path.dirname(sys.executable)}:/usr/bin:/bin"
         self.emulated = {
             "DATASTORE_EMULATOR_HOST": database,
             "STORAGE_EMULATOR_HOST": bucket,
             **google.environ,
         }
         self.environ = {
-            "PATH": python,
+            "PATH": "/media/bin:/usr/bin:/bin",
             "PORT": str(self.port),
             "GAE_ENV": "standard",
             "GAE_RUNTIME": self.said["runtime"],
@@ -190,7 +189,17 @@ class AppEngine:
         command = ["/bin/sh", "-c", "exec " + self.said["entrypoint"]]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["unshare", "-m", "sh", "-c", NAMESPACE, "sh", str(self.folder), *command],
+                [
+                    "unshare",
+                    "-m",
+                    "sh",
+                    "-c",
+                    NAMESPACE,
+                    "sh",
+                    str(self.folder),
+                    sys.prefix,
+                    *command,
+                ],
                 env=self.environ,
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -8,14 +8,17 @@ import http.client
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.fleet import Connection, Fleet, running_fleet, tell, wait_until
 from tests.e2e.submitter import Submitter
+from tests.engines.postgres import Absent, Postgres
 from tests.fakes.sim_bot import SimBot
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -40,6 +43,10 @@ class Answer:
             self.text = reply.read().decode()
             self.status, self.retry_after = reply.status, reply.getheader("Retry-After")
         self.seconds = time.monotonic() - began
+
+    @property
+    def task_id(self):
+        return json.loads(self.text)["task_id"]
 
     @property
     def is_clear_503(self):
@@ -74,43 +81,84 @@ def fleet(own_postgres, tmp_path_factory):
         yield fleet
 
 
+@pytest.fixture
+def on_emulator(emulator, tmp_path):
+    """The same on Google's emulator."""
+    if emulator.real:
+        pytest.skip("nobody can halt the service")
+    with running_fleet(tmp_path, "bot1", SKEP_STORE=emulator.new_address()) as fleet:
+        yield fleet
+
+
 def submit(fleet):
     body = {"command": ["true"], "wait_for_capacity": True}
     return Answer(fleet.server, "POST", "/api/v1/tasks", body, fleet.api.key)
 
 
-@pytest.mark.xdist_group("e2e-outage")
-def test_fleet_goes_through_a_killed_postgres(fleet, own_postgres):
-    with goes_through(fleet, 4), closing(Connection(fleet.server.url)) as post:
-        held = SimBot(post, "sim-killed").start()
+@contextmanager
+def held_call(fleet, bot_id, *, goes_on):
+    """A bot whose call waits for work at the beginning, and is answered by the end."""
+    with closing(Connection(fleet.server.url)) as post:
+        bot = SimBot(post, bot_id).start()
         replies = []
-        thread = threading.Thread(target=lambda: replies.append(held.update(nonblocking=False)))
+        thread = threading.Thread(target=lambda: replies.append(bot.update(nonblocking=False)))
         thread.start()
-        wait_until("the call is held", lambda: held.status == 200)
-        own_postgres.kill()
-        answers = [submit(fleet) for _ in range(8)]
-        alive = Answer(fleet.server, "GET", "/healthz")
-        ready = Answer(fleet.server, "GET", "/readyz")
+        wait_until("the call is held", lambda: bot.status == 200)
+        yield
         thread.join(20)
-        own_postgres.start()
-        began = time.monotonic()
-        wait_until("a task is taken", lambda: submit(fleet).status == 201)
-        tell(f"acknowledged {time.monotonic() - began:.2f} s after PostgreSQL was back")
-        again = held.update()
+        assert replies[0]["status"] == "OK"
+        assert "lease" not in replies[0]
+        assert not goes_on or bot.update()["status"] == "OK"
+
+
+def all_is_refused_at_once(fleet):
+    """What callers see of a store that refuses connections."""
+    answers = [submit(fleet) for _ in range(8)]
+    alive = Answer(fleet.server, "GET", "/healthz")
+    ready = Answer(fleet.server, "GET", "/readyz")
     assert all(answer.is_clear_503 for answer in answers), [a.text for a in answers]
     assert max(answer.seconds for answer in answers[-3:]) < AT_ONCE_S
     assert (alive.status, ready.status) == (200, 503)
     assert alive.seconds + ready.seconds < 2 * AT_ONCE_S
-    assert replies[0]["status"] == "OK"
-    assert "lease" not in replies[0]
-    assert again["status"] == "OK"
+
+
+def takes_tasks_again(fleet):
+    """By itself."""
+    began = time.monotonic()
+    wait_until("a task is taken", lambda: submit(fleet).status == 201)
+    tell(f"acknowledged {time.monotonic() - began:.2f} s after the store was back")
+
+
+@pytest.mark.xdist_group("e2e-outage")
+def test_fleet_goes_through_a_killed_postgres(fleet, own_postgres):
+    with goes_through(fleet, 4), held_call(fleet, "sim-killed", goes_on=True):
+        own_postgres.kill()
+        all_is_refused_at_once(fleet)
+        own_postgres.start()
+        takes_tasks_again(fleet)
+
+
+def test_callers_are_answered_while_the_emulator_is_gone(on_emulator, emulator):
+    """It keeps its documents in memory: the fleet that was in it ends here."""
+    with held_call(on_emulator, "sim-killed", goes_on=False):
+        emulator.kill()
+        all_is_refused_at_once(on_emulator)
+    emulator.start()
 
 
 @pytest.mark.xdist_group("e2e-outage")
 def test_fleet_goes_through_a_frozen_postgres(fleet, own_postgres):
+    goes_through_a_freeze(fleet, own_postgres)
+
+
+def test_fleet_goes_through_a_frozen_emulator(on_emulator, emulator):
+    goes_through_a_freeze(on_emulator, emulator)
+
+
+def goes_through_a_freeze(fleet, store):
     """Connections stay open and nothing answers: the worst kind of being away."""
     with goes_through(fleet, FROZEN_S):
-        own_postgres.pause()
+        store.pause()
         began = time.monotonic()
         answers, threads = [], []
         for _ in range(6):
@@ -123,10 +171,8 @@ def test_fleet_goes_through_a_frozen_postgres(fleet, own_postgres):
         quick = submit(fleet)
         left = FROZEN_S - (time.monotonic() - began)
         threading.Event().wait(max(0.0, left))
-        own_postgres.resume()
-        began = time.monotonic()
-        wait_until("a task is taken", lambda: submit(fleet).status == 201)
-        tell(f"acknowledged {time.monotonic() - began:.2f} s after PostgreSQL went on")
+        store.resume()
+        takes_tasks_again(fleet)
     assert all(answer.is_clear_503 for answer in answers), [a.text for a in answers]
     slowest = max(answer.seconds for answer in answers)
     tell(f"frozen: answered after {slowest:.1f} s at most, then after {quick.seconds:.2f} s")
@@ -137,16 +183,80 @@ def test_fleet_goes_through_a_frozen_postgres(fleet, own_postgres):
     assert alive.seconds < AT_ONCE_S
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 24 MiB; making one is the privilege of root."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+@contextmanager
+def disk_of(mebibytes):
+    """A small file system of its own; making one is the privilege of root."""
     if os.geteuid():
         pytest.skip("mounting a small file system needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", disk], check=True)
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    disk = Path(tempfile.mkdtemp(prefix="skep-disk-"))
+    options = f"size={mebibytes}m,mode=0755"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+        disk.rmdir()
+
+
+@pytest.fixture
+def small_disk():
+    """Room for a small database in one file."""
+    with disk_of(24) as disk:
+        yield disk
+
+
+@pytest.fixture
+def on_small_disk(tmp_path):
+    """A front end on a PostgreSQL whose programs and data are on a file system of their own."""
+    with disk_of(400) as disk:
+        try:
+            server = Postgres(within=disk)
+        except Absent as error:
+            pytest.skip(f"PostgreSQL is absent: {error}")
+        fleet = Fleet(tmp_path, SKEP_STORE=server.new_database())
+        try:
+            fleet.start()
+            yield fleet, server, disk
+        finally:
+            fleet.end()
+            server.end()
+
+
+def big_ones_until_refused(fleet):
+    """The answers to large tasks, one after the other; the last one was refused."""
+    answers = []
+
+    def is_full():
+        body = {"command": ["true", "x" * 30_000], "wait_for_capacity": True}
+        answers.append(Answer(fleet.server, "POST", "/api/v1/tasks", body, fleet.api.key))
+        return answers[-1].status != 201
+
+    wait_until("the disk is full", is_full, every_s=0.0)
+    assert answers[-1].is_clear_503, answers[-1].text
+    assert answers[-1].seconds < DEADLINE_S
+    return answers
+
+
+@pytest.mark.xdist_group("e2e-full")
+def test_writes_are_refused_and_nothing_is_lost_when_the_disk_of_postgres_is_full(on_small_disk):
+    fleet, server, disk = on_small_disk
+    ballast = disk / "ballast"
+    fill(ballast, left=3_000_000)
+    taken = {answer.task_id for answer in big_ones_until_refused(fleet)[:-1]}
+    for _ in range(20):
+        again = submit(fleet)
+        assert again.status == 201 or again.is_clear_503, again.text
+        if again.status == 201:
+            taken.add(again.task_id)
+    assert Answer(fleet.server, "GET", "/healthz").status == 200
+    ballast.unlink()
+
+    def is_taken():
+        server.start_again()
+        return submit(fleet).status == 201
+
+    wait_until("a task is taken", is_taken)
+    assert taken <= {task["task_id"] for task in fleet.api.pages("/tasks")}
 
 
 @pytest.mark.xdist_group("e2e-full")
@@ -159,16 +269,7 @@ def test_reads_go_on_and_writes_are_refused_when_the_disk_of_sqlite_is_full(smal
         known = fleet.api.submit("true", wait_for_capacity=True)["task_id"]
         ballast = small_disk / "ballast"
         fill(ballast)
-        answers = []
-
-        def is_full():
-            body = {"command": ["true", "x" * 30_000], "wait_for_capacity": True}
-            answers.append(Answer(fleet.server, "POST", "/api/v1/tasks", body, fleet.api.key))
-            return answers[-1].status != 201
-
-        wait_until("the disk is full", is_full, every_s=0.0)
-        assert answers[-1].is_clear_503, answers[-1].text
-        assert answers[-1].seconds < DEADLINE_S
+        big_ones_until_refused(fleet)
         assert fleet.api.task(known)["state"] == "PENDING"
         for _ in range(20):
             again = submit(fleet)
@@ -182,8 +283,8 @@ def test_reads_go_on_and_writes_are_refused_when_the_disk_of_sqlite_is_full(smal
         fleet.end()
 
 
-def fill(path):
-    """Write until the file system has 300 kB left."""
+def fill(path, left=300_000):
+    """Take all of the file system but so many bytes."""
     free = os.statvfs(path.parent)
     with path.open("wb") as file:
-        file.write(bytes(max(0, free.f_bavail * free.f_frsize - 300_000)))
+        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - left))

@@ -52,19 +52,20 @@ class Absent(Exception):
 class Postgres:
     """One server. `pid` is that of its first process, None while it does not run."""
 
-    def __init__(self, *, fsync: bool = True) -> None:
+    def __init__(self, *, fsync: bool = True, within: Path | None = None) -> None:
         """Make the cluster and start it, or take the server that SKEP_TEST_PG_DSN names.
 
         Without `fsync` a crash of the machine would lose data, one of the server would not.
+        `within` is where all its files go; then it is always a server of our own.
         """
         self.pid: int | None = None
-        self._foreign = os.environ.get(DSN)
+        self._foreign = None if within else os.environ.get(DSN)
         self._numbers = itertools.count(1)
         self._database: str | None = None
         if self._foreign:
             return
         self._user = _user()
-        self._folder = Path(tempfile.mkdtemp(prefix="skep-postgres-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="skep-postgres-", dir=within))
         try:
             self._options = {**OPTIONS, "fsync": "on" if fsync else "off"}
             self._bin = _copy_binaries(self._folder)
@@ -151,6 +152,12 @@ class Postgres:
         )
         self._wait_ready()
 
+    def start_again(self) -> None:
+        """As a service manager would: start it if it has ended of itself."""
+        if self._process.poll() is not None:
+            self._gone([])
+            self.start()
+
     def kill(self) -> None:
         """End it as a crash does: SIGKILL to every process of it."""
         processes = self._stopped_processes()
@@ -178,6 +185,14 @@ class Postgres:
         """Let them all go on."""
         for pid in self._processes():
             _signal(pid, signal.SIGCONT)
+
+    def go_on(self) -> None:
+        """It runs, whatever a test did to it; a server that is not ours always does."""
+        if self._foreign:
+            return
+        if self.pid is None:
+            self.start()
+        self.resume()
 
     def log(self) -> str:
         """What the server wrote so far."""
@@ -277,10 +292,7 @@ def _postgres_server(request) -> Iterator[Postgres]:
 def postgres(_postgres_server) -> Iterator[Postgres]:
     """The server of this test process; it runs again after a test that ended or halted it."""
     yield _postgres_server
-    if not _postgres_server._foreign:
-        if _postgres_server.pid is None:
-            _postgres_server.start()
-        _postgres_server.resume()
+    _postgres_server.go_on()
 
 
 @pytest.fixture
@@ -288,8 +300,7 @@ def postgres_dsn(postgres) -> Iterator[str]:
     """A fresh, empty database, dropped at the end of the test."""
     dsn = postgres.new_database()
     yield dsn
-    if postgres.pid is None and not postgres._foreign:
-        postgres.start()
+    postgres.go_on()
     postgres.drop_database(dsn)
 
 
