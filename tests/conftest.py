@@ -1,5 +1,6 @@
 """What most tests stand on: a server without a network, a clock that is turned by hand."""
 
+import gc
 import os
 from collections import Counter
 
@@ -28,6 +29,13 @@ def pytest_configure(config):
     """Let the order below hold: xdist would begin with the modules of most tests."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_collection_finish(session):
+    """What was collected stays to the end: no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)
