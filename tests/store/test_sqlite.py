@@ -54,12 +54,14 @@ class TestSqliteStore(StoreConformance):
         return sqlite
 
 
+@pytest.mark.slow
 class TestSqliteStoreTwice(StoreConformance):
     @pytest.fixture
     def store(self, sqlite):
         return TwiceStore(sqlite)
 
 
+@pytest.mark.slow
 class TestSqliteStoreFaulty(StoreConformance):
     @pytest.fixture
     def store(self, sqlite):
