@@ -31,8 +31,13 @@ SPREAD_S = 60
 """Who is turned away comes back within so many seconds, evenly spread."""
 BEHIND_S = 0.25
 """A process whose loop is so late turns new connections of bots away."""
+QUEUED = 64
+"""Connections that wait to be accepted: with more, a process that shares them is behind, though
+its own loop may be in time, as it takes a few of them in a turn."""
 FEW = 20
 """New connections in a second that are let in even then: a slow machine is no herd."""
+FEW_QUEUED = 5
+"""The same while many wait to be accepted: those let in have waited long themselves."""
 SAY_EVERY_S = 5.0
 BUSY = "too many bots come at once; come back later"
 DEFERRED = (
@@ -65,6 +70,7 @@ class Admission:
         self._inside = 0
         self._waiting: deque[_Waiter] = deque()
         self._late_s = 0.0
+        self._queued = 0
         self._come = 0
         self._come_since = 0.0
         self._turned_away = 0
@@ -79,13 +85,15 @@ class Admission:
         finally:
             self._leave()
 
-    def note_late(self, seconds: float) -> None:
-        """How much later than wanted the loop did something just now."""
-        self._late_s = seconds
+    def note_late(self, seconds: float, queued: int = 0) -> None:
+        """How much later than wanted the loop did something just now, and how many connections
+        nobody has accepted yet."""
+        self._late_s, self._queued = seconds, queued
 
     def is_behind(self) -> bool:
         """Is more asked of this process now than it can do soon?"""
-        return self._late_s > BEHIND_S or len(self._waiting) >= MAX_WAITING
+        is_late = self._late_s > BEHIND_S or self._queued > QUEUED
+        return is_late or len(self._waiting) >= MAX_WAITING
 
     def turned_away(self, first_words: bytes) -> bytes:
         """The whole answer to a request that begins so; empty when it is let in."""
@@ -108,7 +116,7 @@ class Admission:
         if now - self._come_since >= 1.0:
             self._come, self._come_since = 0, now
         self._come += 1
-        return self._come <= FEW
+        return self._come <= (FEW_QUEUED if self._queued > QUEUED else FEW)
 
     def come_back_s(self) -> int:
         """When somebody who is turned away should come back; also counts them."""

@@ -49,6 +49,9 @@ ACCEPT_AT_ONCE = 100
 SHARED_ACCEPT_AT_ONCE = 16
 """The same where several processes share a socket, so that each gets its part."""
 LATENESS_EVERY_S = 0.1
+TCP_INFO_BYTES = 104
+UNACKED = slice(24, 28)
+"""Where `struct tcp_info` has that field: behind eight bytes and four numbers."""
 TURNED_AWAY_S = 2.0
 """How long somebody who was turned away may take to hang up."""
 SWITCH_S = 0.0005
@@ -311,7 +314,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             before = clock.monotonic()
             gevent.sleep(LATENESS_EVERY_S)
             late_s = clock.monotonic() - before - LATENESS_EVERY_S
-            self.app.parts.admission.note_late(late_s)
+            self.app.parts.admission.note_late(late_s, sum(map(queued_at, self.sockets)))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 - gunicorn's
         """One connection, unless it comes from a herd."""
@@ -340,6 +343,17 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             return super().handle_request(*args)
         finally:
             self._in_flight -= 1
+
+
+def queued_at(listener: socket.socket) -> int:
+    """How many connections wait to be accepted there; 0 where the system does not tell.
+
+    Linux says so in the field of a listening socket that counts unacknowledged segments of others.
+    """
+    if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
+        return 0
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    return int.from_bytes(info[UNACKED], sys.byteorder)
 
 
 def _turn_away(client: socket.socket, answer: bytes) -> None:

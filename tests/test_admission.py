@@ -1,5 +1,7 @@
 """Admission: a bounded number inside, a bounded number waiting, the rest told when to come back."""
 
+import socket
+import sys
 import threading
 from contextlib import ExitStack
 
@@ -10,6 +12,7 @@ from botapi.admission import AT_ONCE, SPREAD_S, Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
+from botapi.serve import queued_at
 from tests.fakes.clock import FakeClock
 from tests.fakes.sim_bot import BOT_PATH
 
@@ -86,6 +89,24 @@ def test_nobody_waits_while_the_process_is_late_but_a_free_place_is_given(doors,
         pass
 
 
+def test_process_is_behind_when_many_wait_to_be_accepted_although_its_loop_is_in_time(doors):
+    doors.note_late(0.0, admission.QUEUED)
+    assert not doors.is_behind()
+    doors.note_late(0.0, admission.QUEUED + 1)
+    assert doors.is_behind()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells it")
+def test_connections_that_wait_to_be_accepted_are_counted():
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as listener, ExitStack() as stack:
+        assert queued_at(listener) == 0
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        assert queued_at(listener) == 5
+        listener.accept()[0].close()
+        assert queued_at(listener) == 4
+
+
 def test_times_to_come_back_are_spread_over_a_minute(doors):
     drawn = [doors.come_back_s() for _ in range(3_000)]
     assert {1, SPREAD_S} <= set(drawn)
@@ -121,6 +142,19 @@ def test_a_process_that_is_behind_turns_away_only_bots_without_work(
     assert bool(doors.turned_away(words)) is is_deferred
     doors.note_late(0.0)
     assert doors.turned_away(words) == b""
+
+
+@pytest.mark.parametrize(("queued", "few"), [(0, admission.FEW), (10_000, admission.FEW_QUEUED)])
+def test_few_are_let_in_each_second_however_late_it_is(queued, few):
+    clock = FakeClock()
+    doors = Admission(Threads(), clock, SystemRng())
+    doors.note_late(1.0, queued)
+    for _ in range(2):
+        assert [bool(doors.turned_away(HANDSHAKE)) for _ in range(40)] == [
+            *([False] * few),
+            *([True] * (40 - few)),
+        ]
+        clock.advance(1)
 
 
 def test_the_short_answer_is_whole_http(doors, monkeypatch):
