@@ -365,7 +365,7 @@ class Gate:
             answer = self.answers.get(route)
         if answer is None:
             return self.inner(environ, start_response)
-        http = Request(environ)
+        http = Request(environ, populate_request=False)  # or they hold each other (door.py)
         request_id = self.door.request_id(http)
         self.door.learn(http, request_id, route)
         response = answer(http, request_id)

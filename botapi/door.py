@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
+from flask import Request as FlaskRequest
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
@@ -122,6 +123,7 @@ class Door:
 
     def install(self, app: Flask) -> None:
         """Give every request an id and every answer its headers."""
+        app.request_class = _Request
         app.before_request(self._begin)
         app.after_request(self._end)
         app.wsgi_app = _closing(self._observed(app.wsgi_app))  # type: ignore[assignment, method-assign]  # Flask's own advice
@@ -178,7 +180,7 @@ class Door:
         if wanted == "quiet" and route in ROUTINE and code < "400":
             return
         if wanted != "off":
-            http = Request(environ)
+            http = Request(environ, populate_request=False)
             fields = logs.event(
                 "http_request",
                 method=method,
@@ -264,6 +266,17 @@ def _shown(environ: WSGIEnvironment, route: str) -> str:
     if "HTTP_AUTHORIZATION" in environ:
         return "bearer"
     return "cookie" if "HTTP_COOKIE" in environ else "none"
+
+
+class _Request(FlaskRequest):
+    """One that its environment does not know.
+
+    Else the two hold each other, and all that gunicorn made for a call, 10 KB and more, stays
+    until Python looks for garbage: for held calls, which grow old, that may be hours.
+    """
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        super().__init__(environ, populate_request=False)
 
 
 def _closing(app: WSGIApplication) -> WSGIApplication:
