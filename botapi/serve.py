@@ -347,13 +347,17 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
 
 def queued_at(listener: socket.socket) -> int:
-    """How many connections wait to be accepted there; 0 where the system does not tell.
+    """How many connections wait to be accepted there; 0 where the system does not tell, or when
+    nobody listens any more.
 
     Linux says so in the field of a listening socket that counts unacknowledged segments of others.
     """
     if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
         return 0
-    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+    except OSError:
+        return 0
     return int.from_bytes(info[UNACKED], sys.byteorder)
 
 

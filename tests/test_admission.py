@@ -105,6 +105,7 @@ def test_connections_that_wait_to_be_accepted_are_counted():
         assert queued_at(listener) == 5
         listener.accept()[0].close()
         assert queued_at(listener) == 4
+    assert queued_at(listener) == 0, "it is closed"
 
 
 def test_times_to_come_back_are_spread_over_a_minute(doors):

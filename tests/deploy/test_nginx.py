@@ -124,12 +124,15 @@ def fleet(nginx, tmp_path_factory):
 
 
 def test_calls_are_held_through_nginx_and_end_with_work(fleet):
+    log = fleet.folder / "nginx" / "access.log"
+    wait_until("a call came this way", lambda: "/rbe/session/update" in log.read_text())
+    before = len(log.read_text().splitlines())
     for _ in range(4):
         task = fleet.api.submit("sh", "-c", "echo $((6 * 7))")
         done = fleet.api.get(f"/tasks/{task['task_id']}?wait=20")
         assert done["state"] == "COMPLETED"
         assert fleet.api.output(task["task_id"]) == b"42\n"
-    lines = (fleet.folder / "nginx" / "access.log").read_text().splitlines()
+    lines = log.read_text().splitlines()[before:]
     assert [line for line in lines if "/rbe/session/update" in line], "no bot came this way"
     assert [line for line in lines if re.search(r'" (50[0-9]|413) ', line)] == []
 
