@@ -64,14 +64,14 @@ def test_running_bot_restarts_into_what_is_applied_and_back(fleet, folder):
     assert told["bots"][0]["dimensions_added"] == ["rack:7"]
     apply(fleet, folder, RACKED)
     after_restart(fleet, before)
-    assert has_rack(fleet)
+    wait_until("it has told its rack", lambda: has_rack(fleet))
     task = fleet.api.submit("true", dimensions={"pool": ["default"], "rack": ["7"]})
     assert fleet.api.until(task["task_id"])["exit_code"] == 0
     before = connections(fleet)
     first = fleet.api.get("/config/revisions")["items"][-1]["rev"]
     config(fleet, "rollback", str(first), "--reason", "no rack", "--yes")
     after_restart(fleet, before)
-    assert not has_rack(fleet)
+    wait_until("it has told that it has no rack", lambda: not has_rack(fleet))
     assert fleet.bots["bot1"].pids()[0] == pids[0]
     history = config(fleet, "history").splitlines()
     assert history[0].endswith(f"back to revision {first}: no rack")
@@ -88,7 +88,7 @@ def test_bot_that_runs_a_task_restarts_after_it(fleet, folder):
     done = fleet.api.until(task["task_id"], "COMPLETED")
     assert (done["exit_code"], connections(fleet)) == (0, before)
     after_restart(fleet, before)
-    assert has_rack(fleet)
+    wait_until("it has told its rack", lambda: has_rack(fleet))
 
 
 def test_restart_of_the_server_keeps_what_was_applied_and_a_changed_file_wins(fleet, folder):
