@@ -186,13 +186,22 @@ def release(call: Invocation, reason: str, **asked: Any) -> int:
 
 
 def _steer(
-    call: Invocation, verb: str, reason: str, *, yes: bool, **asked: Any
+    call: Invocation,
+    verb: str,
+    reason: str,
+    *,
+    bot_ids: tuple[str, ...],
+    limit: int,
+    yes: bool,
+    **asked: Any,
 ) -> list[output.Json]:
     """The bots as they are after it; who chose them by a filter is asked first."""
-    ids = [bot["bot_id"] for bot in _chosen(call, f"bot {verb}", **asked)]
-    if not ids:
-        raise NothingMatched("bot", "nothing matches the filter")
-    if not asked["bot_ids"]:
+    filters = _one_of_both(f"bot {verb}", bot_ids, **asked)
+    ids = list(dict.fromkeys(bot_ids))
+    if filters:
+        ids = [bot["bot_id"] for bot in _found(call, filters, limit)]
+        if not ids:
+            raise NothingMatched("bot", "nothing matches the filter")
         confirm(call, f"{verb} {len(ids)} bot(s): {_first_of(ids)}", f"{verb} them?", yes=yes)
     body = {"reason": reason}
     steer = lambda i: call.client.ask(f"{verb} {i}", f"/bots/{segment(i)}/{verb}", body)  # noqa: E731
@@ -264,13 +273,16 @@ def _or_id(call: Invocation) -> str:
 def delete_bots(
     call: Invocation,
     force: bool,  # noqa: FBT001 - an option
+    bot_ids: tuple[str, ...],
+    limit: int,
     yes: bool,  # noqa: FBT001
     **asked: Any,
 ) -> int:
     """Forget bots, by id or by a filter; asks first. Without --force only those that are dead."""
-    chosen = _chosen(call, "delete-bots", **asked)
+    filters = _one_of_both("delete-bots", bot_ids, **asked)
+    chosen = _found(call, filters, limit) if filters else _named(call, bot_ids)
     alive = [bot["bot_id"] for bot in chosen if bot["status"] != "dead"]
-    if alive and not force and asked["bot_ids"]:
+    if alive and not force and bot_ids:
         problem = f"{', '.join(alive[:5])}: not dead"
         raise Conflict("delete-bots", problem, "skep terminate ID, or --force")
     ids = [bot["bot_id"] for bot in chosen if force or bot["status"] == "dead"]
@@ -286,20 +298,20 @@ def _first_of(ids: list[str]) -> str:
     return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
 
 
-def _chosen(
-    call: Invocation,
-    command: str,
-    *,
-    bot_ids: tuple[str, ...],
-    q: str | None,
-    dimensions: tuple[tuple[str, str], ...],
-    limit: int,
-) -> list[output.Json]:
-    """The bots of these ids, or those that a filter finds: one of both."""
+def _one_of_both(
+    command: str, bot_ids: tuple[str, ...], q: str | None, dimensions: tuple[tuple[str, str], ...]
+) -> list[tuple[str, str]]:
+    """The parameters of a filter; none when bots were named by id."""
     filters = _filters(q, dimensions)
     if bool(bot_ids) == bool(filters):
         raise Invalid(command, "give ids, or a filter with -q or -d", "one of both")
-    if bot_ids:
-        return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
+    return filters
+
+
+def _named(call: Invocation, bot_ids: tuple[str, ...]) -> list[output.Json]:
+    return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
+
+
+def _found(call: Invocation, filters: list[tuple[str, str]], limit: int) -> list[output.Json]:
     found: list[output.Json] = read_pages(call, "bots", "/bots", filters, limit)["items"]
     return found

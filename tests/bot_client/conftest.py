@@ -107,17 +107,13 @@ class BotProcess:
 
     def destroy(self) -> None:
         if self.process is not None and self.process.poll() is None:
-            for pid in [*self._tree(self.process.pid), self.process.pid]:
+            for pid in [*processes.descendants_of(self.process.pid), self.process.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait(5)
         for pid in self.task_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def _tree(self, pid: int) -> list[int]:
-        below = processes.children_of(pid)
-        return [*below, *(leaf for child in below for leaf in self._tree(child))]
 
 
 @pytest.fixture

@@ -431,7 +431,7 @@ def test_quarantine_by_filter_asks_and_waits_until_the_bots_run_nothing(script, 
 
 def test_quarantine_gives_up_waiting_for_a_bot_that_works_on(script, skep):
     bot = {"bot_id": "b1", "status": "busy", "task_id": "a1"}
-    script.reply(200, bot).reply(200, bot).reply(200, bot)
+    script.reply(200, bot).reply(200, bot)
     done = skep("bot", "quarantine", "b1", "--reason", "disk", "--wait", "--timeout", "0")
     assert done.exit_code == 6
     assert "b1: still runs task a1; it gets no more work" in done.stderr
