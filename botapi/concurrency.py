@@ -10,7 +10,9 @@ import _thread
 import logging
 import select
 import socket
+import sys
 import threading
+import types
 from _queue import SimpleQueue  # the C type itself: gevent never replaces it
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -154,6 +156,20 @@ def native_addresses(host: str) -> list[str]:
     """The numeric addresses of a host, for native threads. Raises OSError."""
     found = _getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+def keep_native_locks() -> None:
+    """To be called after gevent's patches: imports and logging lock as without them.
+
+    Native threads import and log as the loop does, and a lock of gevent's that two
+    operating-system threads want at once may never wake one of them. None of these is held
+    by a greenlet that waits for another.
+    """
+    original = {name: gevent.monkey.get_original("_thread", name) for name in dir(_thread)}
+    vars(sys.modules["_frozen_importlib"])["_thread"] = types.SimpleNamespace(**original)
+    vars(logging)["_lock"] = original["RLock"]()
+    for handler in filter(None, (known() for known in vars(logging)["_handlerList"])):
+        handler.lock = original["RLock"]()
 
 
 class Threads:

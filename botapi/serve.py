@@ -33,7 +33,7 @@ from botapi import app as composition
 from botapi import engines, logs
 from botapi.admission import FIRST_WORDS
 from botapi.clock import SystemClock, SystemRng
-from botapi.concurrency import Greenlets, Threads
+from botapi.concurrency import Greenlets, Threads, keep_native_locks
 from botapi.first_start import FAILED, USAGE, fail, folder_options, load_settings, prepare, show_key
 from botapi.observe import WorkerFiles
 from botapi.settings import Settings
@@ -274,6 +274,11 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         # ssl was imported before; whoever calls outside makes a context anew (outside.http_pool)
         warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         super().init_process()
+
+    def patch(self) -> None:
+        """Greenlets instead of threads, but for what native threads do too."""
+        super().patch()
+        keep_native_locks()
 
     def run(self) -> None:
         """Serve until told to stop, then until the last answer is out."""
