@@ -60,6 +60,7 @@ class Fleet:
             if self._seed is not None:
                 self._seed(self.data)
             self.start_server()
+            self._apply_config()
         except BaseException:
             self.close()
             raise
@@ -127,7 +128,21 @@ class Fleet:
         self._write_config()
 
     def _write_config(self) -> None:
-        (self.data / "config" / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
+        """Where a server reads its files from a folder: beside other servers there is none."""
+        folder = self.data / "config"
+        if folder.exists():
+            (folder / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
+
+    def _apply_config(self) -> None:
+        """The same through the server, on a store that servers share."""
+        if (self.data / "config").exists():
+            return
+        connection = self.connect()
+        now = connection.call("GET", "/api/v1/config")
+        files = {**now["files"], "bots.cfg": BOTS_CFG}
+        body = {"files": files, "reason": "bench", "parent": now["digest"]}
+        connection.call("POST", "/api/v1/config/apply", body)
+        connection.close()
 
     def stop_server(self) -> None:
         """SIGTERM to the server, and wait for its end."""
