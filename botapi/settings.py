@@ -317,6 +317,9 @@ class Settings:
         _url, "http://127.0.0.1:8080", "server the client commands talk to", "SWARMING_SERVER"
     )
     token: str = _client(_text, "", "API key of the client commands", secret="yes")  # noqa: S106
+    context: str = _client(
+        _text, "", "context of the client commands; empty is that of `skep context use`"
+    )
     format: str = _client(_choice(*FORMATS), "table", "output format of the client commands")
     timeout_s: float = _client(
         _seconds(0.1, 3600), "30", "time one request may take", "SKEP_TIMEOUT"
@@ -353,16 +356,20 @@ def knobs() -> Iterator[tuple[str, Knob]]:
         yield row.name, _knob(row)
 
 
-def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = None) -> Settings:
-    """Settings from options of the command line, then the environment, then the defaults.
+def load(
+    environ: Mapping[str, str],
+    options: Mapping[str, str | None] | None = None,
+    saved: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from options of the command line, then the environment, then `saved`, then defaults.
 
-    `options` is by setting name, as text; None is "not given".
+    `options` and `saved` are by setting name, as text; None is "not given".
     An empty variable counts as not set.
     Raises SettingsError for a value that is not accepted and for a file that cannot be read.
     """
     values: dict[str, Any] = {}
     for name, knob in knobs():
-        found = _find(name, knob, environ, options or {})
+        found = _find(name, knob, environ, options or {}, saved or {})
         if found is not None:
             source, text = found
             shown_as = f"--{name.replace('_', '-')}" if source == "option" else source
@@ -373,10 +380,13 @@ def load(environ: Mapping[str, str], options: Mapping[str, str | None] | None = 
 
 
 def origins(
-    environ: Mapping[str, str], options: Mapping[str, str | None] | None = None
+    environ: Mapping[str, str],
+    options: Mapping[str, str | None] | None = None,
+    saved: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Where each setting's value comes from: `default`, `option`, or the variable's name."""
-    found = {name: _find(name, knob, environ, options or {}) for name, knob in knobs()}
+    """Where each setting's value comes from: `default`, `context`, `option`, or the variable."""
+    chain = (environ, options or {}, saved or {})
+    found = {name: _find(name, knob, *chain) for name, knob in knobs()}
     return {name: "default" if hit is None else hit[0] for name, hit in found.items()}
 
 
@@ -413,7 +423,11 @@ def _knob(row: Field[Any]) -> Knob:
 
 
 def _find(
-    name: str, knob: Knob, environ: Mapping[str, str], options: Mapping[str, str | None]
+    name: str,
+    knob: Knob,
+    environ: Mapping[str, str],
+    options: Mapping[str, str | None],
+    saved: Mapping[str, str],
 ) -> tuple[str, str] | None:
     """Source and text of a setting, or None when nobody set it."""
     given = options.get(name)
@@ -429,7 +443,7 @@ def _find(
         return pointer, _read(pointer, environ[pointer])
     if knob.alias and environ.get(knob.alias):
         return knob.alias, environ[knob.alias]
-    return None
+    return ("context", saved[name]) if name in saved else None
 
 
 def _read(pointer: str, path: str) -> str:

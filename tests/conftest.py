@@ -3,6 +3,7 @@
 import gc
 import os
 from collections import Counter
+from tempfile import gettempdir
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -59,6 +60,8 @@ def _guessed_s(item):
 hypothesis_settings.register_profile("skep", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("skep")
 os.environ.setdefault("NO_COLOR", "1")
+# No server that whoever runs the tests is logged in to is ever asked.
+os.environ["XDG_CONFIG_HOME"] = os.environ["XDG_STATE_HOME"] = f"{gettempdir()}/skep-tests-home"
 
 
 def _never_build(*_args):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from botapi import settings as knobs
-from botapi.ctl import options, output
+from botapi.ctl import contexts, options, output
 from botapi.ctl.errors import CtlError, Invalid, plain
 from botapi.ctl.http import Client
 from botapi.settings import Settings, SettingsError
@@ -71,11 +71,11 @@ def _call(
 
 def load_settings(common: dict[str, Any]) -> Settings:
     """Settings with the common options on top; Invalid when one is not accepted."""
-    asked = {name: common.get(name) for name in ("server", "format")}
+    asked = {name: common.get(name) for name in ("server", "context", "format")}
     if common.get("token_file"):
         asked["token"] = _read_token(common["token_file"])
     try:
-        return knobs.load(os.environ, asked)
+        return knobs.load(os.environ, asked, contexts.saved(os.environ, asked))
     except SettingsError as error:
         raise Invalid(
             "settings", str(error), "config/README.md has the table of settings"

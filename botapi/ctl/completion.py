@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from botapi import settings as knobs
+from botapi.ctl import contexts
 from botapi.ctl.errors import CtlError, Invalid
 from botapi.ctl.http import Client
 from botapi.settings import Settings, SettingsError
@@ -64,6 +65,15 @@ def dimension_keys(
     return _items([f"{key}=" for key in known(context)["dimension_keys"]], start)
 
 
+def context_names(
+    _context: click.Context, _parameter: click.Parameter, start: str
+) -> list[CompletionItem]:
+    """Names of contexts that begin so."""
+    with contextlib.suppress(CtlError):
+        return _items(sorted(contexts.read().named), start)
+    return []
+
+
 def _items(texts: list[str], start: str) -> list[CompletionItem]:
     return [CompletionItem(text) for text in texts if text.startswith(start)]
 
@@ -71,10 +81,12 @@ def _items(texts: list[str], start: str) -> list[CompletionItem]:
 def known(context: click.Context, read: Callable[[Settings], Json] | None = None) -> Json:
     """What the server knows, from the cache when that is young; empty lists on any trouble."""
     nothing: Json = {"bot_ids": [], "dimension_keys": []}
-    given = {"server": context.find_root().params.get("server"), "timeout_s": f"{LIMIT_S}"}
+    root = context.find_root().params
+    given = {"server": root.get("server"), "context": root.get("context")}
     try:
-        settings = knobs.load(os.environ, given)
-    except SettingsError:
+        saved = contexts.saved(os.environ, given)
+        settings = knobs.load(os.environ, given | {"timeout_s": f"{LIMIT_S}"}, saved)
+    except (SettingsError, CtlError):
         return nothing
     file = _cache_file(settings)
     with contextlib.suppress(OSError, ValueError):

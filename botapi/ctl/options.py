@@ -11,6 +11,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 NAMES = (
     "server",
+    "context",
     "token_file",
     "format",
     "json_output",
@@ -27,6 +28,7 @@ CHECK_FOLDER = "botapi.ctl.check_folder"
 
 _OPTIONS = (
     click.option("-server", "--server", "server", metavar="URL", help="Server to talk to."),
+    click.option("--context", "context", metavar="NAME", help="Context of that server and key."),
     click.option("--token-file", "token_file", metavar="FILE", help="File that holds the API key."),
     click.option(
         "-o", "--format", "format", type=click.Choice(FORMATS), help="Form of the results."

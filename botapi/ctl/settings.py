@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from botapi import settings as knobs
-from botapi.ctl import output
+from botapi.ctl import contexts, output
 from botapi.ctl.command import load_settings
 from botapi.ctl.errors import plain
 from botapi.ctl.options import NAMES, common_options
@@ -27,7 +27,8 @@ def show(context: click.Context, /, origin: bool, **given: Any) -> None:  # noqa
     before = context.find_object(dict) or {}
     common = {name: before.get(name) if given[name] is None else given[name] for name in NAMES}
     loaded = load_settings(common)
-    sources = knobs.origins(os.environ, {name: common[name] for name in ("server", "format")})
+    asked = {name: common[name] for name in ("server", "context", "format")}
+    sources = knobs.origins(os.environ, asked, contexts.saved(os.environ, asked))
     if common["token_file"]:
         sources["token"] = "--token-file"  # noqa: S105 - no secret
     rows = [
