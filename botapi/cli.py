@@ -44,7 +44,7 @@ COMMANDS = {
     "cancel-tasks": Target("botapi.ctl.tasks:cancel_tasks", "Cancel what a filter finds."),
     "reproduce": Target("botapi.ctl.reproduce:reproduce", "Run a task's command on this machine."),
     "bots": Target("botapi.ctl.bots:bots", "List or count bots."),
-    "bot": Target("botapi.ctl.bots:bot", "Show one bot or its events; keep it from work."),
+    "bot": Target("botapi.ctl.bot:bot", "Show bots, keep them from work, have them start over."),
     "terminate": Target("botapi.ctl.bots:terminate", "Ask a bot to exit."),
     "delete-bots": Target("botapi.ctl.bots:delete_bots", "Forget bots that are gone."),
     "bootstrap": Target("botapi.ctl.bootstrap:bootstrap", "Make the line that installs a bot."),

@@ -22,19 +22,30 @@ from botapi.domain.permissions import Caller, Permission
 from botapi.store import codec
 from botapi.store.protocol import Doc, Key, join_key, prefix_range
 from botapi.transactions.cancel_task import Actor
-from botapi.transactions.quarantine_bot import quarantine_bot
+from botapi.transactions.steer_bot import Steer, steer_bot
 
-MAX_QUARANTINE_REASON = 500
+MAX_STEER_REASON = 500
 """Less than other reasons may have: it is part of what is kept of the bot."""
+MAX_STEER_S = 366 * 86_400
+"""Longest time that a bot may be asked to be kept from work for."""
+
+
+class SteerBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of `POST /bots/<id>/quarantine` and `/pause`; `for_s` 0 is until somebody ends it."""
+
+    reason: str = ""
+    for_s: int = 0
 
 
 class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `POST /bots/<id>/quarantine` and `/release`."""
+    """Body of `POST /bots/<id>/release`, `/resume` and `/restart`."""
 
     reason: str = ""
 
 
+STEER_BODY = Body(SteerBody)
 REASON_BODY = Body(ReasonBody)
+NEEDS_REASON = frozenset({Steer.QUARANTINE, Steer.PAUSE, Steer.RESTART})
 LIST_PARAMETERS = ("q", "dimension", "status", "count", "limit", "cursor")
 
 
@@ -138,16 +149,20 @@ def events(parts: ApiParts, bot_id: str, query: Query) -> Json:
     }
 
 
-def quarantine(
-    parts: ApiParts, bot_id: str, actor: str, body: ReasonBody, base_url: str, *, on: bool
+def steer(
+    parts: ApiParts, bot_id: str, verb: Steer, actor: str, body: SteerBody, base_url: str
 ) -> Json:
-    """Keep a bot from work, or let it work again. Raises Refusal NOT_FOUND."""
-    reason = queries.reason(body.reason, MAX_QUARANTINE_REASON)
-    if on and not reason:
-        raise refuse("/reason", "is missing: say why the bot gets no work")
+    """Keep a bot from work, let it work again, or restart it. Raises Refusal NOT_FOUND."""
+    reason = queries.reason(body.reason, MAX_STEER_REASON)
+    if verb in NEEDS_REASON and not reason:
+        raise refuse("/reason", f"is missing: say why ({verb})")
+    if not 0 <= body.for_s <= MAX_STEER_S:
+        raise refuse("/for_s", f"{body.for_s} is not from 0 to {MAX_STEER_S} seconds")
     _stored(parts, bot_id)
+    now_ms = parts.clock.now_ms()
+    until_ms = now_ms + body.for_s * 1000 if body.for_s else 0
     asking = Actor(actor, reason, parts.new_id())
-    quarantine_bot(parts.store, bot_id, asking, on=on, now_ms=parts.clock.now_ms())
+    steer_bot(parts.store, bot_id, verb, asking, now_ms=now_ms, until_ms=until_ms)
     return read(parts, bot_id, base_url)
 
 

@@ -115,7 +115,16 @@ CALLS: Mapping[str, Described] = {
     ),
     "GET /bots/<path:bot_id>/events": Described("List a bot's events.", "EventPage", PAGE),
     "POST /bots/<path:bot_id>/quarantine": Described(
-        "Keep a bot from work.", "Bot", body=bots.ReasonBody
+        "Keep a bot from work.", "Bot", body=bots.SteerBody
+    ),
+    "POST /bots/<path:bot_id>/pause": Described(
+        "Give a bot no new work for a while.", "Bot", body=bots.SteerBody
+    ),
+    "POST /bots/<path:bot_id>/resume": Described(
+        "End the pause of a bot.", "Bot", body=bots.ReasonBody
+    ),
+    "POST /bots/<path:bot_id>/restart": Described(
+        "Have a bot start over when it is free.", "Bot", body=bots.ReasonBody
     ),
     "POST /bots/<path:bot_id>/release": Described(
         "Let a bot work again.", "Bot", body=bots.ReasonBody
@@ -328,6 +337,9 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = {
         "task_id": "str?",
         "quarantine_reason": "str?",
         "maintenance": "str?",
+        "quarantined_until": "time?",
+        "paused_until": "time?",
+        "restart_asked": "str?",
         "first_seen_at": "time?",
         "last_seen_at": "time?",
         "external_ip": "str?",

@@ -6,6 +6,7 @@ else happens. A path of the table takes every method, so that a wrong one is tol
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from botapi.domain.rate_limit import network_of
 from botapi.door import READS, VERBS, BodyTooLarge, Door, read_body
 from botapi.store import codec
 from botapi.store.protocol import StoreError
+from botapi.transactions.steer_bot import Steer
 
 ROOT = "/api/v1"
 OPENAPI = Path(__file__).with_name("openapi.json")
@@ -235,14 +237,14 @@ def list_events(call: Call, bot_id: str) -> Answer:
     return Answer(call.server.events(bot_id, call.query))
 
 
-def quarantine_bot(call: Call, bot_id: str) -> Answer:
-    """`POST /bots/<id>/quarantine`."""
-    return _quarantine(call, bot_id, on=True)
-
-
-def release_bot(call: Call, bot_id: str) -> Answer:
-    """`POST /bots/<id>/release`."""
-    return _quarantine(call, bot_id, on=False)
+def steer_bot(call: Call, bot_id: str, verb: Steer) -> Answer:
+    """`POST /bots/<id>/quarantine`, `/release`, `/pause`, `/resume` and `/restart`."""
+    queries.check_names(call.query, ())
+    if verb in {Steer.QUARANTINE, Steer.PAUSE}:
+        body = bots.STEER_BODY.read(call.body)
+    else:
+        body = bots.SteerBody(bots.REASON_BODY.read(call.body).reason)
+    return Answer(bots.steer(call.server, bot_id, verb, call.person.name, body, call.base_url))
 
 
 def terminate_bot(call: Call, bot_id: str) -> Answer:
@@ -258,13 +260,6 @@ def delete_bot(call: Call, bot_id: str) -> Answer:
     queries.check_names(call.query, ("reason",))
     ending.delete(call.server, call.person.caller, bot_id, queries.last(call.query, "reason"))
     return Answer({"deleted": True})
-
-
-def _quarantine(call: Call, bot_id: str, *, on: bool) -> Answer:
-    queries.check_names(call.query, ())
-    body = bots.REASON_BODY.read(call.body)
-    person = call.person.name
-    return Answer(bots.quarantine(call.server, bot_id, person, body, call.base_url, on=on))
 
 
 def _check_shown_once(call: Call) -> None:
@@ -524,10 +519,12 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     "/bots/<path:bot_id>/terminate": {"POST": Route(terminate_bot, Needs(P.TERMINATE_BOT, On.BOT))},
     "/bots/<path:bot_id>/tasks": {"GET": Route(list_bot_tasks, Needs(P.LIST_TASKS, On.BOT))},
     "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
-    "/bots/<path:bot_id>/quarantine": {
-        "POST": Route(quarantine_bot, Needs(P.QUARANTINE_BOT, On.BOT))
+    **{
+        f"/bots/<path:bot_id>/{verb}": {
+            "POST": Route(partial(steer_bot, verb=verb), Needs(P.QUARANTINE_BOT, On.BOT))
+        }
+        for verb in Steer
     },
-    "/bots/<path:bot_id>/release": {"POST": Route(release_bot, Needs(P.QUARANTINE_BOT, On.BOT))},
     "/bootstrap-tokens": {
         "GET": Route(list_bootstrap_tokens, Needs(P.CREATE_BOT, On.ITEMS)),
         "POST": Route(create_bootstrap_token, Needs(P.CREATE_BOT, On.ITEMS)),

@@ -19,6 +19,8 @@ MAX_REASONS = 20
 ORDER = (
     BotStatus.BUSY,
     BotStatus.IDLE,
+    BotStatus.DRAINING,
+    BotStatus.PAUSED,
     BotStatus.MAINTENANCE,
     BotStatus.QUARANTINED,
     BotStatus.DEAD,

@@ -1,4 +1,4 @@
-"""`skep bots`, `skep bot show|events|tasks|quarantine|release`, `terminate`, `delete-bots`."""
+"""`skep bots`, `skep terminate`, `skep delete-bots`, and how these and others choose bots."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,12 @@ from botapi.ctl.cancel_many import delete_each
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.errors import Conflict, Invalid, TimedOut
 from botapi.ctl.exits import Exit
-from botapi.ctl.http import CONNECTIONS, segment
+from botapi.ctl.http import segment
 from botapi.ctl.output import Column, Listing, key
 from botapi.ctl.paging import NothingMatched, read_pages, show_pages
-from botapi.ctl.parallel import in_order
 from botapi.ctl.params import duration, equals
-from botapi.ctl.task_filters import as_query, task_filters
-from botapi.ctl.tasks import TASKS
 
-STATUSES = ("busy", "idle", "maintenance", "quarantined", "dead")
+STATUSES = ("busy", "idle", "paused", "draining", "maintenance", "quarantined", "dead")
 
 
 def _dimensions(bot: output.Json) -> str:
@@ -39,13 +36,9 @@ BOTS = Listing(
     ),
 )
 DELETED = Listing("bot", (key("bot_id"), key("deleted")))
-EVENTS = Listing(
-    "event",
-    (key("event_id"), key("at"), key("event"), key("task_id"), key("message")),
-)
 
 
-_bot_id = click.argument("bot_id", metavar="ID", shell_complete=completion.bot_ids)
+bot_id_argument = click.argument("bot_id", metavar="ID", shell_complete=completion.bot_ids)
 _dimensions_option = click.option(
     "-d",
     "-dimension",
@@ -105,43 +98,7 @@ def _count(call: Invocation, filters: list[tuple[str, str]]) -> int:
     return Exit.DONE
 
 
-@click.group()
-def bot() -> None:
-    """Show one bot or its events; keep it from work."""
-
-
-@bot.command()
-@_bot_id
-@client_command
-def show(call: Invocation, bot_id: str) -> None:
-    """Print everything about a bot."""
-    found = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}")
-    output.show_item(call.form, "bot", found["bot_id"], found)
-
-
-@bot.command()
-@_bot_id
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@client_command
-def events(call: Invocation, bot_id: str, limit: int) -> int:
-    """List a bot's events, newest first."""
-    return show_pages(call, EVENTS, f"/bots/{segment(bot_id)}/events", [], limit)
-
-
-@bot.command("tasks")
-@_bot_id
-@task_filters
-@click.option("-limit", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@client_command
-def tasks_of(call: Invocation, bot_id: str, limit: int, bot: str | None, **asked: Any) -> int:
-    """List the tasks that a bot ran or runs, newest first."""
-    if bot:
-        raise Invalid("--bot", "the bot is named already", "leave it out")
-    path = f"/bots/{segment(bot_id)}/tasks"
-    return show_pages(call, TASKS, path, as_query(**asked), limit)
-
-
-def _several(command: Callable[..., Any]) -> Callable[..., Any]:
+def several(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which bots: by id, or by a filter."""
     for option in (
         click.argument("bot_ids", nargs=-1, metavar="[ID...]", shell_complete=completion.bot_ids),
@@ -155,83 +112,8 @@ def _several(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@bot.command()
-@_several
-@click.option("--reason", required=True, help="Why; it is shown and kept in the audit record.")
-@click.option("-wait", "--wait", is_flag=True, help="Until they run nothing.")
-@click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
-@client_command
-def quarantine(
-    call: Invocation,
-    reason: str,
-    wait: bool,  # noqa: FBT001 - an option
-    timeout_s: float | None,
-    **asked: Any,
-) -> int:
-    """Give bots no more work, by id or by a filter; what they run goes on."""
-    done = _steer(call, "quarantine", reason, **asked)
-    if wait:
-        patience = waiting.Patience(timeout_s)
-        done = [_until_free(call, bot["bot_id"], patience) for bot in done]
-    return _show_steered(call, done, asked["bot_ids"])
-
-
-@bot.command()
-@_several
-@click.option("--reason", default="", help="Why; it is kept in the audit record.")
-@client_command
-def release(call: Invocation, reason: str, **asked: Any) -> int:
-    """Let bots work again that `skep bot quarantine` kept from it."""
-    return _show_steered(call, _steer(call, "release", reason, **asked), asked["bot_ids"])
-
-
-def _steer(
-    call: Invocation,
-    verb: str,
-    reason: str,
-    *,
-    bot_ids: tuple[str, ...],
-    limit: int,
-    yes: bool,
-    **asked: Any,
-) -> list[output.Json]:
-    """The bots as they are after it; who chose them by a filter is asked first."""
-    filters = _one_of_both(f"bot {verb}", bot_ids, **asked)
-    ids = list(dict.fromkeys(bot_ids))
-    if filters:
-        ids = [bot["bot_id"] for bot in _found(call, filters, limit)]
-        if not ids:
-            raise NothingMatched("bot", "nothing matches the filter")
-        confirm(call, f"{verb} {len(ids)} bot(s): {_first_of(ids)}", f"{verb} them?", yes=yes)
-    body = {"reason": reason}
-    steer = lambda i: call.client.ask(f"{verb} {i}", f"/bots/{segment(i)}/{verb}", body)  # noqa: E731
-    return list(in_order(steer, ids, CONNECTIONS))
-
-
-def _show_steered(call: Invocation, done: list[output.Json], bot_ids: tuple[str, ...]) -> int:
-    if len(bot_ids) == 1:
-        output.show_item(call.form, "bot", done[0]["bot_id"], done[0])
-    else:
-        output.show_list(call.form, BOTS, done, {"items": done})
-    return Exit.DONE
-
-
-def _until_free(call: Invocation, bot_id: str, patience: waiting.Patience) -> output.Json:
-    """The bot once it runs nothing."""
-    while True:
-        patience.next_hold_s()
-        found: output.Json = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}")
-        if not found["task_id"]:
-            return found
-        try:
-            patience.was_vain()
-        except waiting.OutOfTime as error:
-            problem = f"still runs task {found['task_id']}; it gets no more work"
-            raise TimedOut(bot_id, problem) from error
-
-
 @click.command()
-@_bot_id
+@bot_id_argument
 @click.option("-wait", "--wait", is_flag=True, help="Until the bot has exited.")
 @click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
 @click.option("--reason", default="", help="Why; kept in the audit record.")
@@ -267,7 +149,7 @@ def _or_id(call: Invocation) -> str:
 
 
 @click.command("delete-bots")
-@_several
+@several
 @click.option("-force", "--force", is_flag=True, help="Also bots that are not dead.")
 @client_command
 def delete_bots(
@@ -279,8 +161,8 @@ def delete_bots(
     **asked: Any,
 ) -> int:
     """Forget bots, by id or by a filter; asks first. Without --force only those that are dead."""
-    filters = _one_of_both("delete-bots", bot_ids, **asked)
-    chosen = _found(call, filters, limit) if filters else _named(call, bot_ids)
+    filters = one_of_both("delete-bots", bot_ids, **asked)
+    chosen = found(call, filters, limit) if filters else _named(call, bot_ids)
     alive = [bot["bot_id"] for bot in chosen if bot["status"] != "dead"]
     if alive and not force and bot_ids:
         problem = f"{', '.join(alive[:5])}: not dead"
@@ -288,17 +170,18 @@ def delete_bots(
     ids = [bot["bot_id"] for bot in chosen if force or bot["status"] == "dead"]
     if not ids:
         raise NothingMatched("bot", "no dead bot matches", "--force takes those that are alive")
-    confirm(call, f"{len(ids)} bot(s) will be deleted: {_first_of(ids)}", "delete them?", yes=yes)
+    confirm(call, f"{len(ids)} bot(s) will be deleted: {first_of(ids)}", "delete them?", yes=yes)
     deleted = [{"bot_id": bot_id, "deleted": True} for bot_id in delete_each(call, ids)]
     output.show_list(call.form, DELETED, deleted, {"items": deleted})
     return Exit.DONE
 
 
-def _first_of(ids: list[str]) -> str:
+def first_of(ids: list[str]) -> str:
+    """The first ten, and how many more."""
     return ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
 
 
-def _one_of_both(
+def one_of_both(
     command: str, bot_ids: tuple[str, ...], q: str | None, dimensions: tuple[tuple[str, str], ...]
 ) -> list[tuple[str, str]]:
     """The parameters of a filter; none when bots were named by id."""
@@ -312,6 +195,7 @@ def _named(call: Invocation, bot_ids: tuple[str, ...]) -> list[output.Json]:
     return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
 
 
-def _found(call: Invocation, filters: list[tuple[str, str]], limit: int) -> list[output.Json]:
+def found(call: Invocation, filters: list[tuple[str, str]], limit: int) -> list[output.Json]:
+    """The bots that a filter finds."""
     found: list[output.Json] = read_pages(call, "bots", "/bots", filters, limit)["items"]
     return found

@@ -10,6 +10,7 @@ import click
 from botapi.ctl import output, waiting
 from botapi.ctl.cancel_many import cancel_many
 from botapi.ctl.command import Invocation, client_command
+from botapi.ctl.compare import show_differences, wants_all
 from botapi.ctl.errors import Conflict, Invalid, TimedOut
 from botapi.ctl.exits import Exit
 from botapi.ctl.following import follow_output
@@ -93,6 +94,17 @@ def tasks(
 @click.group()
 def task() -> None:
     """Show, follow or cancel one task."""
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@click.argument("other_id", metavar="OTHER")
+@wants_all
+@client_command
+def compare(call: Invocation, task_id: str, other_id: str, everything: bool) -> None:  # noqa: FBT001
+    """Print in what two tasks differ: request, bot, times and result."""
+    pair = [call.client.get(f"task {i}", f"/tasks/{segment(i)}") for i in (task_id, other_id)]
+    show_differences(call, (task_id, other_id), pair, everything=everything)
 
 
 @task.command()

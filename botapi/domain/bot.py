@@ -21,6 +21,9 @@ class BotStatus(StrEnum):
     DEAD = "dead"
     QUARANTINED = "quarantined"
     MAINTENANCE = "maintenance"
+    DRAINING = "draining"
+    """Paused, and its run goes on."""
+    PAUSED = "paused"
     BUSY = "busy"
     IDLE = "idle"
 
@@ -87,6 +90,13 @@ class Bot:
     """Its name in the lease channel (bot-api 3.7); empty where that is the bot id."""
     admin_quarantine: str = ""
     """Why an admin keeps it from work (bot-api 9.3), empty when none does."""
+    admin_quarantine_until_ms: int = 0
+    """When that ends by itself, at the bot's next call; 0: not."""
+    pause: str = ""
+    """Why an operator gives it no new work for a while (product 4.2), empty when none does."""
+    pause_until_ms: int = 0
+    restart_asked: str = ""
+    """Why an operator has it start over at its next poll; its next session ends that."""
     event_count: int = 0
     """Events kept so far: orders those of one millisecond."""
 
@@ -100,18 +110,51 @@ class Bot:
         """What an admin has against this bot, as a further reason of bot-api 6.2."""
         return [f"quarantined by an admin: {self.admin_quarantine}"] * bool(self.admin_quarantine)
 
-    def kept_from_work(self, reason: str) -> "Bot":
+    @property
+    def pause_words(self) -> list[str]:
+        """An operator's pause, as a further reason of maintenance."""
+        return [f"paused by an operator: {self.pause}"] * bool(self.pause)
+
+    def steered(self, own: Health) -> Health:
+        """What the bot says of its health, with what admins and operators say of it."""
+        return Health(
+            _with_lines(own.quarantined, self.admin_complaints),
+            _with_lines(own.maintenance, self.pause_words),
+        )
+
+    def kept_from_work(self, reason: str, until_ms: int = 0) -> "Bot":
         """The bot with an admin's reason to give it no work; an empty reason lets it work.
 
         Its other reasons stay until it polls again.
         """
-        others = [
-            line for line in self.quarantined.split("\n") if line not in self.admin_complaints
-        ]
-        after = replace(self, admin_quarantine=reason)
-        lines = filter(None, [*others, *after.admin_complaints])
-        idle_since = 0 if reason else self.idle_since_ms
-        return replace(after, quarantined="\n".join(lines), idle_since_ms=idle_since)
+        after = replace(self, admin_quarantine=reason, admin_quarantine_until_ms=until_ms)
+        return after._with_words_instead_of(self)
+
+    def paused(self, reason: str, until_ms: int = 0) -> "Bot":
+        """The bot with an operator's reason to give it no new work; an empty one resumes it."""
+        after = replace(self, pause=reason, pause_until_ms=until_ms)
+        return after._with_words_instead_of(self)
+
+    def _with_words_instead_of(self, before: "Bot") -> "Bot":
+        own = Health(
+            _without_lines(self.quarantined, before.admin_complaints),
+            _without_lines(self.maintenance, before.pause_words),
+        )
+        health = self.steered(own)
+        idle_since = self.idle_since_ms if health.is_healthy else 0
+        return replace(
+            self,
+            quarantined=health.quarantined,
+            maintenance=health.maintenance,
+            idle_since_ms=idle_since,
+        )
+
+    def at(self, now_ms: int) -> "Bot":
+        """The bot without what was asked for a time that is over."""
+        after = self
+        if 0 < self.admin_quarantine_until_ms <= now_ms:
+            after = after.kept_from_work("")
+        return after.paused("") if 0 < self.pause_until_ms <= now_ms else after
 
     @property
     def is_busy(self) -> bool:
@@ -125,8 +168,10 @@ class Bot:
             return BotStatus.DEAD
         if self.quarantined:
             return BotStatus.QUARANTINED
-        if self.maintenance:
+        if _without_lines(self.maintenance, self.pause_words):
             return BotStatus.MAINTENANCE
+        if self.pause:
+            return BotStatus.DRAINING if self.task_id else BotStatus.PAUSED
         return BotStatus.BUSY if self.task_id else BotStatus.IDLE
 
     @property
@@ -185,6 +230,14 @@ def health_of(
     message = "\n".join([own, *complaints] if own else complaints)
     maintenance = state.get("maintenance")
     return Health(_cut(message), _cut(maintenance) if isinstance(maintenance, str) else "")
+
+
+def _with_lines(text: str, lines: Sequence[str]) -> str:
+    return "\n".join([text, *lines] if text else lines)
+
+
+def _without_lines(text: str, lines: Sequence[str]) -> str:
+    return "\n".join(line for line in text.split("\n") if line not in lines)
 
 
 def _cut(text: str) -> str:

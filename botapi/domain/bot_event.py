@@ -200,6 +200,9 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
     dedup_key = event_key(update, event_id)
     if dedup_key == bot.last_event_dedup_key:
         return BotChange(bot, None, "", is_repeat=True)
+    was, bot = bot, bot.at(now_ms)
+    if update.health is not None:
+        update = replace(update, health=bot.steered(update.health))
     rule = RULES[update.kind]
     retasked, abandoned = _retasked(bot, update, rule)
     changes = {
@@ -212,7 +215,7 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
         after = replace(bot, **changes, event_count=bot.event_count + 1)
     else:
         after = replace(bot, **changes)
-        if (bot.dimensions, bot.composite) == (after.dimensions, after.composite):
+        if (was.dimensions, was.composite) == (after.dimensions, after.composite):
             return BotChange(after, None, abandoned)
         after = replace(after, event_count=bot.event_count + 1)
     return BotChange(after, _event(bot, after, update, abandoned, event_id, now_ms), abandoned)
@@ -221,6 +224,8 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
 def _told(bot: Bot, update: BotUpdate) -> dict[str, Any]:
     """The facts that the call states about itself."""
     said: dict[str, Any] = dict(update.changes)
+    if update.kind is EventKind.BOT_CONNECTED:
+        said["restart_asked"] = ""
     if update.dimensions is not None:
         said["dimensions"] = update.dimensions
     if update.call is not None:

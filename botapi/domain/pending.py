@@ -20,6 +20,7 @@ class Obstacle(StrEnum):
     """Nothing: it may be offered the slice at any moment."""
     NOT_WAITING = "not_waiting"
     BUSY = "busy"
+    PAUSED = "paused"
     MAINTENANCE = "maintenance"
     QUARANTINED = "quarantined"
     DEAD = "dead"
@@ -28,6 +29,8 @@ class Obstacle(StrEnum):
 
 _OF_STATUS = {
     BotStatus.BUSY: Obstacle.BUSY,
+    BotStatus.DRAINING: Obstacle.PAUSED,
+    BotStatus.PAUSED: Obstacle.PAUSED,
     BotStatus.MAINTENANCE: Obstacle.MAINTENANCE,
     BotStatus.QUARANTINED: Obstacle.QUARANTINED,
     BotStatus.DEAD: Obstacle.DEAD,
@@ -68,6 +71,7 @@ def miss_of(bot: Bot, wanted: Sequence[frozenset[str]], *, is_waiting: bool) -> 
         return Miss(bot.bot_id, Obstacle.NOT_WAITING, "fits, but is not asking for work now")
     detail = {
         Obstacle.BUSY: f"runs {bot.task_id}",
+        Obstacle.PAUSED: bot.maintenance,
         Obstacle.MAINTENANCE: bot.maintenance,
         Obstacle.QUARANTINED: bot.quarantined.split("\n")[0],
         Obstacle.DEAD: "has not called for too long",
@@ -94,6 +98,7 @@ def _help(obstacle: Obstacle, unmet: tuple[str, ...], bots: list[str]) -> str:
         Obstacle.NONE: f"nothing: {some} takes it in its turn",
         Obstacle.NOT_WAITING: f"{some} asks for work again",
         Obstacle.BUSY: f"{some} ends its run",
+        Obstacle.PAUSED: f"resume {some}",
         Obstacle.MAINTENANCE: f"{some} ends its maintenance",
         Obstacle.QUARANTINED: f"{some} is released from quarantine",
         Obstacle.DEAD: f"{some} comes back",
@@ -116,6 +121,7 @@ _WORDS = {
     Obstacle.NONE: "could take it now",
     Obstacle.NOT_WAITING: "not asking for work",
     Obstacle.BUSY: "busy",
+    Obstacle.PAUSED: "paused",
     Obstacle.MAINTENANCE: "in maintenance",
     Obstacle.QUARANTINED: "quarantined",
     Obstacle.DEAD: "dead",

@@ -28,6 +28,8 @@ class PollFacts:
     hash_differs: bool
     health: Health
     rbe_idle: bool
+    restart_asked: str = ""
+    """Why an operator has it start over; empty when none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,9 @@ def decide(facts: PollFacts) -> Decision:
         return Restart("another process took this bot id over", refresh=False)
     if facts.token is Presented.ABSENT:
         return Sleep(300, 600, refresh=False)
-    if facts.hash_differs:
-        return Restart("new bots.cfg config", refresh=True)
+    if facts.hash_differs or facts.restart_asked:
+        asked = f"asked by an operator: {facts.restart_asked}"
+        return Restart("new bots.cfg config" if facts.hash_differs else asked, refresh=True)
     if facts.health.quarantined:
         return Sleep(60, 240, refresh=True)
     if facts.health.maintenance:

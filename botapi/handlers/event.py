@@ -50,7 +50,7 @@ def event(server: BotServer, call: BotCall, request: EventRequest) -> Reply:
     if state:
         quarantined = unflatten(call.bot.dimensions).get("quarantined", [])
         said = {"quarantined": quarantined} if quarantined else {}
-        health = health_of(state, said, call.bot.admin_complaints)
+        health = health_of(state, said, ())
     update = BotUpdate(
         kind,
         message=(request.message or "")[:MAX_MESSAGE_CHARS],

@@ -65,10 +65,10 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
     complaints += [rbe.conflict] if rbe.conflict else []
     (doc,) = server.store.get(codec.BOT, join_key(bot_id))
     before = codec.read_bot(doc) if doc is not None else None
-    complaints += before.admin_complaints if before is not None else []
     health = health_of(state, dims, complaints)
+    known = before.at(call.now_ms).steered(health) if before is not None else health
     state = {
-        **explain_in_state(state, health),
+        **explain_in_state(state, known),
         "handshaking": True,
         "initial_dimensions": _kept(dims),
     }

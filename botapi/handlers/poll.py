@@ -119,7 +119,8 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
     facts = _read(server, call, request)
     _refuse_stale(facts.stored, request)
-    health = health_of(facts.state, request.dimensions or {}, facts.complaints)
+    own = health_of(facts.state, request.dimensions or {}, facts.complaints)
+    health = facts.stored.at(call.now_ms).steered(own) if facts.stored is not None else own
     version = _version(request)
     foreign = treats_as_foreign(
         facts.group.bot_archive,
@@ -136,6 +137,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
             hash_differs=facts.session is not None
             and facts.group.config_hash != facts.session.handshake_config_hash,
             health=health,
+            restart_asked=facts.stored.restart_asked if facts.stored is not None else "",
             rbe_idle=facts.state.get("rbe_idle") is True,
         )
     )
@@ -148,7 +150,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         dimensions=facts.dims,
         state=state or None,
         call=call_info(_session_id(facts), call, facts.identity, version),
-        health=health,
+        health=own,
         owners=facts.group.owners,
         seq=_seq(request),
         changes=changes,
@@ -322,7 +324,7 @@ def _own_session_id(facts: _Facts) -> str:
 
 
 def _standing_complaints(stored: Bot | None, call: Call) -> list[str]:
-    """What does not stand in the call: an admin's word, and two processes with one bot id.
+    """What does not stand in the call: two processes with one bot id.
 
     Two that keep taking the id from each other are shown, not served.
     """
@@ -330,9 +332,9 @@ def _standing_complaints(stored: Bot | None, call: Call) -> list[str]:
         return []
     recent = [swap for swap in stored.swaps if swap.at_ms > call.now_ms - SWAP_WINDOW_MS]
     if len(recent) < SWAPS_TO_QUARANTINE:
-        return stored.admin_complaints
+        return []
     ends = sorted({swap.external_ip for swap in recent} | {stored.external_ip})
-    return [*stored.admin_complaints, f"two processes use this bot id: {', '.join(ends)}"]
+    return [f"two processes use this bot id: {', '.join(ends)}"]
 
 
 def _changes(facts: _Facts, call: Call, *, foreign: bool) -> dict[str, Any]:

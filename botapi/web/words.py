@@ -15,6 +15,8 @@ ICONS = {
     "busy": "▶",
     "idle": "○",
     "maintenance": "⚒",
+    "paused": "⏸",
+    "draining": "⏳",
     "quarantined": "⚠",
     "dead": "✕",
     "PENDING": "…",
@@ -128,6 +130,8 @@ def bot_sentence(bot: Json) -> str:
     reasons = {
         "quarantined": bot["quarantine_reason"],
         "maintenance": bot["maintenance"],
+        "paused": bot["maintenance"],
+        "draining": bot["maintenance"],
         "busy": f"runs task {bot['task_id']}",
         "dead": "has not been heard of for too long",
     }

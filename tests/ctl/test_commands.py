@@ -429,6 +429,41 @@ def test_quarantine_by_filter_asks_and_waits_until_the_bots_run_nothing(script, 
     assert skep("bot", "quarantine", "--reason", "disk").exit_code == 2
 
 
+def test_drain_pauses_for_a_time_and_waits_until_the_bots_run_nothing(script, skep):
+    bot = {"bot_id": "b1", "status": "draining", "task_id": "a1"}
+    script.reply(200, bot).reply(200, bot)
+    script.reply(200, bot | {"status": "paused", "task_id": None})
+    done = skep("-o", "id", "bot", "drain", "b1", "--reason", "disk", "--for", "1h30m")
+    assert (done.exit_code, done.stdout) == (0, "b1\n"), done.stderr
+    assert script.calls == ["POST /api/v1/bots/b1/pause"] + ["GET /api/v1/bots/b1"] * 2
+    assert script.asked[0].body == {"reason": "disk", "for_s": 5400}
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "restart"])
+def test_bots_are_steered_by_id_each_with_the_reason(script, skep, verb):
+    for bot_id in ("b1", "b2"):
+        script.reply(200, {"bot_id": bot_id, "status": "idle", "task_id": None})
+    done = skep("-o", "id", "bot", verb, "b1", "b2", "b1", "--reason", "disk")
+    assert (done.exit_code, sorted(done.stdout.split())) == (0, ["b1", "b2"]), done.stderr
+    assert sorted(script.calls) == [f"POST /api/v1/bots/{i}/{verb}" for i in ("b1", "b2")]
+    assert [asked.body for asked in script.asked] == [{"reason": "disk"}] * 2
+
+
+def test_compare_shows_only_the_keys_that_differ(script, skep):
+    for cores in ("4", "8"):
+        dimensions = {"os": ["Linux"], "cores": [cores]}
+        script.reply(200, {"bot_id": "b", "dimensions": dimensions, "state": {}})
+    done = skep("bot", "compare", "b1", "b2")
+    assert (done.exit_code, done.stdout) == (0, "dimensions.cores\t4\t8\n"), done.stderr
+    script.reply(200, make_task("a0")).reply(200, make_task("a0", state="EXPIRED"))
+    done = skep("-o", "json", "task", "compare", "a0", "c0", "--all")
+    rows = {row["key"]: row for row in json.loads(done.stdout)["items"]}
+    assert rows["state"] == {"key": "state", "first": "COMPLETED", "second": "EXPIRED"}
+    assert rows["bot_id"]["first"] == rows["bot_id"]["second"] == "b1"
+    script.reply(200, make_task("a0")).reply(200, make_task("a0"))
+    assert "a0 and c0 are equal" in skep("task", "compare", "a0", "c0").stderr
+
+
 def test_quarantine_gives_up_waiting_for_a_bot_that_works_on(script, skep):
     bot = {"bot_id": "b1", "status": "busy", "task_id": "a1"}
     script.reply(200, bot).reply(200, bot)

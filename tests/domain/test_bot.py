@@ -106,6 +106,9 @@ def test_state_explains_the_quarantine_unless_the_bot_did(state, message, expect
     assert explain_in_state(state, Health(message)) == expected
 
 
+PAUSED = "paused by an operator: p"
+
+
 @pytest.mark.spec("9.1.1.13", "9.1.2.1", "9.1.2.2", "9.1.2.3", "9.1.2.4")
 @pytest.mark.parametrize(
     ("more", "status", "composite"),
@@ -114,6 +117,17 @@ def test_state_explains_the_quarantine_unless_the_bot_did(state, message, expect
         ({"idle_since_ms": 5}, BotStatus.IDLE, (512, 128, 8, 2)),
         ({"task_id": "11"}, BotStatus.BUSY, (512, 128, 8, 1)),
         ({"maintenance": "m"}, BotStatus.MAINTENANCE, (256, 128, 8, 1)),
+        ({"maintenance": PAUSED, "pause": "p"}, BotStatus.PAUSED, (256, 128, 8, 1)),
+        (
+            {"maintenance": PAUSED, "pause": "p", "task_id": "11"},
+            BotStatus.DRAINING,
+            (256, 128, 8, 1),
+        ),
+        (
+            {"maintenance": f"m\n{PAUSED}", "pause": "p"},
+            BotStatus.MAINTENANCE,
+            (256, 128, 8, 1),
+        ),
         ({"quarantined": "q", "maintenance": "m"}, BotStatus.QUARANTINED, (256, 128, 4, 1)),
         ({"dead": True, "quarantined": "q"}, BotStatus.DEAD, (512, 64, 4, 1)),
     ],

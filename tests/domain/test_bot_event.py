@@ -156,6 +156,16 @@ def test_termination_id_is_set_by_the_shutdown_after_a_termination_task():
 
 
 @pytest.mark.spec("9.1.1.14")
+def test_what_an_operator_asked_survives_a_poll_that_was_read_before_it():
+    """The poll says that the bot is in order, and knows nothing of the pause."""
+    idle = Bot("vm1", ("id:vm1",), 1, idle_since_ms=1).paused("p").kept_from_work("q")
+    update = BotUpdate(EventKind.BOT_IDLE, health=Health())
+    after = apply(idle, update, event_id="e1", now_ms=2).bot
+    assert after.quarantined == "quarantined by an admin: q"
+    assert after.maintenance == "paused by an operator: p"
+    assert after.idle_since_ms == 0
+
+
 def test_last_finished_task_is_forgotten_when_the_bot_connects():
     done = happen(make_bot(task_flags=1), "task_completed").bot
     back = happen(done, "bot_connected").bot

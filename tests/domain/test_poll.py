@@ -30,6 +30,7 @@ ORDERED = [
     ),
     ({"token": Presented.ABSENT}, Sleep(300, 600, refresh=False)),
     ({"hash_differs": True}, Restart("new bots.cfg config", refresh=True)),
+    ({"restart_asked": "stuck"}, Restart("asked by an operator: stuck", refresh=True)),
     ({"health": Health("q", "m")}, Sleep(60, 240, refresh=True)),
     ({"health": Health("", "m")}, Sleep(10, 60, refresh=True)),
     ({"rbe_idle": True}, Work(idle=True)),
@@ -45,6 +46,7 @@ def by_the_table(facts):
         (facts.token == "superseded", "another process took this bot id over"),
         (facts.token == "absent", (300, 600)),
         (facts.hash_differs, "new bots.cfg config"),
+        (facts.restart_asked != "", f"asked by an operator: {facts.restart_asked}"),
         (facts.health.quarantined != "", (60, 240)),
         (facts.health.maintenance != "", (10, 60)),
         (facts.rbe_idle, "bot_idle"),
@@ -75,6 +77,7 @@ FACTS = st.builds(
     hash_differs=st.booleans(),
     health=st.builds(Health, TEXTS, TEXTS),
     rbe_idle=st.booleans(),
+    restart_asked=TEXTS,
 )
 
 

@@ -1,0 +1,206 @@
+"""`skep bot`: show bots, compare them, keep them from work, have them start over."""
+
+import math
+from typing import Any
+
+import click
+
+from botapi.ctl import completion, output, waiting
+from botapi.ctl.asking import confirm
+from botapi.ctl.bots import BOTS, bot_id_argument, first_of, found, one_of_both, several
+from botapi.ctl.command import Invocation, client_command
+from botapi.ctl.compare import show_differences, wants_all
+from botapi.ctl.errors import Invalid, TimedOut
+from botapi.ctl.exits import Exit
+from botapi.ctl.http import CONNECTIONS, segment
+from botapi.ctl.output import Listing, key
+from botapi.ctl.paging import NothingMatched, show_pages
+from botapi.ctl.parallel import in_order
+from botapi.ctl.params import duration
+from botapi.ctl.task_filters import as_query, task_filters
+from botapi.ctl.tasks import TASKS
+
+EVENTS = Listing(
+    "event",
+    (key("event_id"), key("at"), key("event"), key("task_id"), key("message")),
+)
+
+
+@click.group()
+def bot() -> None:
+    """Show bots, compare them, keep them from work, have them start over."""
+
+
+@bot.command()
+@bot_id_argument
+@client_command
+def show(call: Invocation, bot_id: str) -> None:
+    """Print everything about a bot."""
+    found = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}")
+    output.show_item(call.form, "bot", found["bot_id"], found)
+
+
+@bot.command()
+@bot_id_argument
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@client_command
+def events(call: Invocation, bot_id: str, limit: int) -> int:
+    """List a bot's events, newest first."""
+    return show_pages(call, EVENTS, f"/bots/{segment(bot_id)}/events", [], limit)
+
+
+@bot.command("tasks")
+@bot_id_argument
+@task_filters
+@click.option("-limit", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@client_command
+def tasks_of(call: Invocation, bot_id: str, limit: int, bot: str | None, **asked: Any) -> int:
+    """List the tasks that a bot ran or runs, newest first."""
+    if bot:
+        raise Invalid("--bot", "the bot is named already", "leave it out")
+    path = f"/bots/{segment(bot_id)}/tasks"
+    return show_pages(call, TASKS, path, as_query(**asked), limit)
+
+
+@bot.command()
+@bot_id_argument
+@click.argument("other_id", metavar="OTHER", shell_complete=completion.bot_ids)
+@wants_all
+@client_command
+def compare(call: Invocation, bot_id: str, other_id: str, everything: bool) -> None:  # noqa: FBT001
+    """Print in what two bots differ: dimensions, state, version and all the rest."""
+    pair = [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in (bot_id, other_id)]
+    show_differences(call, (bot_id, other_id), pair, everything=everything)
+
+
+_reason = click.option(
+    "--reason", required=True, help="Why; it is shown and kept in the audit record."
+)
+_why_not = click.option("--reason", default="", help="Why; it is kept in the audit record.")
+_for = click.option("--for", "for_s", type=duration, help="It ends by itself after that time.")
+_wait = click.option("-wait", "--wait", is_flag=True, help="Until they run nothing.")
+_timeout = click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
+
+
+@bot.command()
+@several
+@_reason
+@_for
+@_wait
+@_timeout
+@client_command
+def quarantine(call: Invocation, **asked: Any) -> int:
+    """Give bots that are not in order no more work, by id or filter; what they run goes on."""
+    return _keep_from_work(call, "quarantine", **asked)
+
+
+@bot.command()
+@several
+@_why_not
+@client_command
+def release(call: Invocation, **asked: Any) -> int:
+    """Let bots work again that `skep bot quarantine` kept from it."""
+    return _show_steered(call, _steer(call, "release", **asked), asked["bot_ids"])
+
+
+@bot.command()
+@several
+@_reason
+@_for
+@_wait
+@_timeout
+@client_command
+def pause(call: Invocation, **asked: Any) -> int:
+    """Give bots no new work for a while, by id or by a filter; what they run goes on."""
+    return _keep_from_work(call, "pause", **asked)
+
+
+@bot.command()
+@several
+@_reason
+@_for
+@_timeout
+@client_command
+def drain(call: Invocation, **asked: Any) -> int:
+    """Pause bots, and wait until they run nothing."""
+    return _keep_from_work(call, "pause", wait=True, **asked)
+
+
+@bot.command()
+@several
+@_why_not
+@client_command
+def resume(call: Invocation, **asked: Any) -> int:
+    """Give bots work again that are paused or drained."""
+    return _show_steered(call, _steer(call, "resume", **asked), asked["bot_ids"])
+
+
+@bot.command()
+@several
+@_reason
+@client_command
+def restart(call: Invocation, **asked: Any) -> int:
+    """Have bots start over when they are free; their configuration is read anew."""
+    return _show_steered(call, _steer(call, "restart", **asked), asked["bot_ids"])
+
+
+def _keep_from_work(
+    call: Invocation,
+    verb: str,
+    *,
+    wait: bool,
+    timeout_s: float | None,
+    for_s: float | None,
+    **asked: Any,
+) -> int:
+    done = _steer(call, verb, for_s=for_s, **asked)
+    if wait:
+        patience = waiting.Patience(timeout_s)
+        done = [_until_free(call, bot["bot_id"], patience) for bot in done]
+    return _show_steered(call, done, asked["bot_ids"])
+
+
+def _steer(
+    call: Invocation,
+    verb: str,
+    *,
+    reason: str,
+    for_s: float | None = None,
+    bot_ids: tuple[str, ...],
+    limit: int,
+    yes: bool,
+    **asked: Any,
+) -> list[output.Json]:
+    """The bots as they are after it; who chose them by a filter is asked first."""
+    filters = one_of_both(f"bot {verb}", bot_ids, **asked)
+    ids = list(dict.fromkeys(bot_ids))
+    if filters:
+        ids = [bot["bot_id"] for bot in found(call, filters, limit)]
+        if not ids:
+            raise NothingMatched("bot", "nothing matches the filter")
+        confirm(call, f"{verb} {len(ids)} bot(s): {first_of(ids)}", f"{verb} them?", yes=yes)
+    body = {"reason": reason} | ({"for_s": math.ceil(for_s)} if for_s else {})
+    steer = lambda i: call.client.ask(f"{verb} {i}", f"/bots/{segment(i)}/{verb}", body)  # noqa: E731
+    return list(in_order(steer, ids, CONNECTIONS))
+
+
+def _show_steered(call: Invocation, done: list[output.Json], bot_ids: tuple[str, ...]) -> int:
+    if len(bot_ids) == 1:
+        output.show_item(call.form, "bot", done[0]["bot_id"], done[0])
+    else:
+        output.show_list(call.form, BOTS, done, {"items": done})
+    return Exit.DONE
+
+
+def _until_free(call: Invocation, bot_id: str, patience: waiting.Patience) -> output.Json:
+    """The bot once it runs nothing."""
+    while True:
+        patience.next_hold_s()
+        found: output.Json = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}")
+        if not found["task_id"]:
+            return found
+        try:
+            patience.was_vain()
+        except waiting.OutOfTime as error:
+            problem = f"still runs task {found['task_id']}; it gets no more work"
+            raise TimedOut(bot_id, problem) from error
