@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from tests.engines.emulator import LEASH, until
+from tests.engines.emulator import LEASH, led_by, until
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +23,8 @@ def test_leash_ends_all_its_processes_when_its_parent_is_gone():
         stdin=subprocess.PIPE,
         start_new_session=True,
     ) as leash:
-        me = psutil.Process(leash.pid)
-        assert until(lambda: len(me.children(recursive=True)) == 4, 10.0)
-        family = me.children(recursive=True)
+        assert until(lambda: len(led_by(leash)) == 4, 10.0)
+        family = led_by(leash)
         leash.stdin.close()
         leash.wait(10.0)
         assert psutil.wait_procs(family, 10.0)[1] == []
