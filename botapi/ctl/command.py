@@ -90,6 +90,7 @@ def _look(common: dict[str, Any]) -> output.Look:
         cols=tuple(filter(None, cols)),
         has_header=not common.get("no_header"),
         is_wide=bool(common.get("wide")),
+        is_paged=not common.get("no_pager"),
         color=common.get("color"),
         json_file=Path(file) if file and file != "-" else None,
     )

@@ -18,6 +18,7 @@ NAMES = (
     "cols",
     "no_header",
     "wide",
+    "no_pager",
     "color",
     "debug",
     "quiet",
@@ -43,6 +44,7 @@ _OPTIONS = (
     click.option("--cols", metavar="A,B", help="Columns of a table; a.b is a key within a key."),
     click.option("--no-header", is_flag=True, default=None, help="No titles above a table."),
     click.option("--wide", is_flag=True, default=None, help="Shorten no column."),
+    click.option("--no-pager", is_flag=True, default=None, help="Long tables all at once."),
     click.option(
         "--color/--no-color", "color", default=None, help="Colour, whatever the terminal is."
     ),

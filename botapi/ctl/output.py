@@ -28,6 +28,7 @@ class Look:
     cols: tuple[str, ...] = ()
     has_header: bool = True
     is_wide: bool = False
+    is_paged: bool = False
     color: bool | None = None
     json_file: Path | None = None
 
@@ -195,7 +196,7 @@ def _show_rows(form: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) 
         # rich takes longer to import than all the rest of a command: only people wait for it
         show: Callable[..., None] = importlib.import_module("botapi.ctl.terminal").show_table
         shown = titles if look.has_header else [""] * len(titles)
-        show(shown, rows, is_wide=look.is_wide, color=look.color)
+        show(shown, rows, is_wide=look.is_wide, is_paged=look.is_paged, color=look.color)
         return
     for row in rows:
         click.echo("\t".join(row))

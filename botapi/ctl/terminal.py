@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,12 +17,14 @@ def show_table(
     file: TextIO | None = None,
     *,
     is_wide: bool = False,
+    is_paged: bool = False,
     color: bool | None = None,
 ) -> None:
     """Print a table; the first column is never shortened, the others to the width.
 
     rich takes the width away from columns that may wrap; their cells do not wrap all the same.
-    With `is_wide` nothing is shortened. `color` None is what terminal and NO_COLOR say.
+    With `is_wide` nothing is shortened. With `is_paged` a table that is longer than the screen
+    goes through PAGER. `color` None is what terminal and NO_COLOR say.
     """
     table = Table(box=box.SIMPLE_HEAD, show_header=any(titles), pad_edge=False)
     for index, title in enumerate(titles):
@@ -36,7 +39,12 @@ def show_table(
     )
     if is_wide:
         console.width = max(console.width, _width(titles, rows))
-    console.print(table, soft_wrap=is_wide)
+    if not is_paged or len(rows) < console.height:
+        console.print(table, soft_wrap=is_wide)
+        return
+    with console.capture() as captured:
+        console.print(table, soft_wrap=is_wide)
+    click.echo_via_pager(captured.get())
 
 
 def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -1,7 +1,12 @@
 """Forms of the results."""
 
+import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -137,3 +142,35 @@ def test_bar_is_drawn_only_for_somebody_who_watches(
     with progress.bar(call, "counting", 3) as advance:
         advance(2)
     assert bool(file.getvalue()) is watched
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "is_paged"), [(60, [], True), (60, ["--no-pager"], False), (3, [], False)]
+)
+def test_table_that_is_longer_than_the_screen_goes_through_the_pager(
+    script, tmp_path, count, options, is_paged
+):
+    bots = [{"bot_id": f"b{n}", "status": "idle", "task_id": None} for n in range(count)]
+    script.reply(200, {"items": bots, "next_cursor": None})
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\nsed 's/^/paged /'\n")
+    pager.chmod(0o755)
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "SKEP_SERVER": script.url, "PAGER": str(pager), "LINES": "24"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "botapi.cli", "bots", *options],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environ,
+    ) as child:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux tells the end of a pseudo-terminal
+            while piece := os.read(ours, 65_536):
+                shown += piece
+    os.close(ours)
+    assert child.returncode == 0
+    lines = shown.decode().splitlines()
+    assert sum(f"b{count - 1} " in line for line in lines) == 1, lines
+    assert all(line.startswith("paged ") for line in lines) is is_paged
