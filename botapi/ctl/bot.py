@@ -11,19 +11,14 @@ from botapi.ctl.bots import BOTS, bot_id_argument, first_of, found, one_of_both,
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.compare import show_differences, wants_all
 from botapi.ctl.errors import Invalid, TimedOut
+from botapi.ctl.events import EVENTS, follow_events, is_important
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS, segment
-from botapi.ctl.output import Listing, key
-from botapi.ctl.paging import NothingMatched, show_pages
+from botapi.ctl.paging import NothingMatched, read_pages, show_pages
 from botapi.ctl.parallel import in_order
 from botapi.ctl.params import duration
 from botapi.ctl.task_filters import as_query, task_filters
 from botapi.ctl.tasks import TASKS
-
-EVENTS = Listing(
-    "event",
-    (key("event_id"), key("at"), key("event"), key("task_id"), key("message")),
-)
 
 
 @click.group()
@@ -43,10 +38,28 @@ def show(call: Invocation, bot_id: str) -> None:
 @bot.command()
 @bot_id_argument
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--important", is_flag=True, help="Without polls, idleness and a task's progress.")
+@click.option("--follow", is_flag=True, help="Oldest first, and go on with what happens.")
+@click.option("--timeout", "timeout_s", type=duration, help="How long to follow.")
 @client_command
-def events(call: Invocation, bot_id: str, limit: int) -> int:
+def events(
+    call: Invocation,
+    bot_id: str,
+    limit: int,
+    important: bool,  # noqa: FBT001 - an option
+    follow: bool,  # noqa: FBT001
+    timeout_s: float | None,
+) -> int:
     """List a bot's events, newest first."""
-    return show_pages(call, EVENTS, f"/bots/{segment(bot_id)}/events", [], limit)
+    path = f"/bots/{segment(bot_id)}/events"
+    if follow:
+        return follow_events(call, path, limit, timeout_s, important=important)
+    if not important:
+        return show_pages(call, EVENTS, path, [], limit)
+    whole = read_pages(call, "events", path, [], limit)
+    items = [event for event in whole["items"] if is_important(event)]
+    output.show_list(call.form, EVENTS, items, {**whole, "items": items})
+    return Exit.DONE
 
 
 @bot.command("tasks")

@@ -518,3 +518,34 @@ def test_version_is_of_skep_python_and_platform(skep):
 def test_usage_errors_are_exit_2():
     assert CliRunner().invoke(main, ["run"]).exit_code == 2
     assert CliRunner().invoke(main, ["nonsense"]).exit_code == 2
+
+
+def event_of(number, kind="bot_polling"):
+    event = {"event_id": f"e{number}", "at": "t", "event": kind, "task_id": None}
+    return event | {"message": None}
+
+
+def test_events_leave_out_what_happens_all_the_time_when_asked(script, skep):
+    kinds = ("bot_connected", "bot_idle", "task_completed", "request_sleep")
+    items = [event_of(n, kind) for n, kind in enumerate(kinds)]
+    script.reply(200, {"items": items, "next_cursor": None})
+    assert skep("-o", "id", "bot", "events", "b1", "--important").stdout == "e0\ne2\n"
+
+
+def test_followed_events_come_oldest_first_and_each_once(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.events.LOOK_S", 0.0)
+    looks = [[2, 1], [2, 1], [4, 3, 2, 1], [4, 3, 2, 1]]
+    for numbers in looks:
+        items = [event_of(n, "bot_error" if n != 3 else "bot_idle") for n in numbers]
+        script.reply(200, {"items": items, "next_cursor": None})
+    words = ("bot", "events", "b1", "--follow", "--important")
+    done = skep("-o", "id", *words)  # ends when the script is over
+    assert (done.exit_code, done.stdout) == (3, "e1\ne2\ne4\n"), done.stderr
+    script.reply(200, {"items": [event_of(1, "bot_error")], "next_cursor": None})
+    done = skep("-o", "jsonl", *words, "--timeout", "0")
+    assert (done.exit_code, json.loads(done.stdout)["event_id"]) == (0, "e1")
+
+
+def test_followed_events_have_no_form_with_an_end(script, skep):
+    assert skep("-o", "json", "bot", "events", "b1", "--follow").exit_code == 2
+    assert script.asked == []
