@@ -29,6 +29,7 @@ from botapi.store.protocol import Outage, join_key
 from tests.fakes.sim_bot import BOT_PATH, JSON
 from tests.handlers.conftest import write_bot
 from tests.handlers.test_life_of_a_bot import output_of, submit
+from tests.ports import free_port
 from tests.transactions.stores import dump
 
 PATHS = [BOT_PATH + route.path for route in (*WITHOUT_SESSION, *WITH_SESSION)]
@@ -353,8 +354,7 @@ def test_store_outage_is_answered_unavailable_and_try_again(parts, bot, client):
 @pytest.fixture
 def address(tmp_path):
     """A real `skep serve` on a free port; its output goes to a file."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        place = probe.getsockname()
+    place = ("127.0.0.1", free_port())
     environ = {k: v for k, v in os.environ.items() if not k.startswith("SKEP_")}
     environ |= {"SKEP_DATA_DIR": str(tmp_path / "data"), "SKEP_PORT": str(place[1])}
     with (tmp_path / "log").open("wb") as log:

@@ -23,12 +23,12 @@ from tests.e2e.fleet import (
     Api,
     BotProcess,
     clean_environ,
-    free_port,
     kill_group,
     wait_until,
 )
 from tests.engines.emulator import PROJECT
 from tests.fakes.secret_manager import serving
+from tests.ports import free_port
 from tools import requirements
 
 NAMESPACE = """

@@ -13,10 +13,10 @@ from tests.e2e.fleet import (
     REPOSITORY,
     Api,
     Fleet,
-    free_port,
     kill_group,
     wait_until,
 )
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("nginx")]
 

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from botapi import first_start, settings
+from tests.ports import free_port
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -308,13 +308,6 @@ class Connection:
 
 
 # The server.
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ServerProcess:

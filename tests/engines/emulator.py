@@ -7,7 +7,6 @@ real service instead, each in a namespace of its own, and empty it at the end.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,8 @@ import uuid
 
 import psutil
 import pytest
+
+from tests.ports import free_port
 
 PROJECT = "skep-test"
 FIRESTORE = "--use-firestore-in-datastore-mode"
@@ -84,8 +85,7 @@ class Emulator:
 
     def __init__(self, folder):
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.host = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.host = f"127.0.0.1:{free_port()}"
         self.environ = {HOST: self.host}
         self._leash = None
 

@@ -14,7 +14,6 @@ import pwd
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -26,6 +25,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.ports import free_port
 
 DSN = "SKEP_TEST_PG_DSN"
 LIMIT_S = 30.0
@@ -69,7 +70,7 @@ class Postgres:
         try:
             self._options = {**OPTIONS, "fsync": "on" if fsync else "off"}
             self._bin = _copy_binaries(self._folder)
-            self._options["port"] = str(_free_port())
+            self._options["port"] = str(free_port())
             self._own(self._folder)
             self._initdb()
             self.start()
@@ -330,12 +331,6 @@ def _copy_binaries(folder: Path) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, folder / libraries.name)
     return made / "bin"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _children(parent: int) -> list[int]:
