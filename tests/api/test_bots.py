@@ -11,7 +11,9 @@ EVENT_KEYS = {
     "event_id", "at", "event", "message", "task_id", "version", "session_id", "external_ip",
     "quarantined", "maintenance",
 }  # fmt: skip
-NONE = {"busy": 0, "idle": 0, "maintenance": 0, "quarantined": 0, "dead": 0}
+NONE = dict.fromkeys(
+    ("busy", "idle", "draining", "paused", "maintenance", "quarantined", "dead"), 0
+)
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_bot_is_found_by_what_it_reports(admin, make_bot):
         ("/tasks", "(a:b", '?q: "(a:b" at character 1: is not closed'),
         ("/tasks", "a:b " * 101, "more than 100 terms"),
         ("/bots", "statsu:idle", "do you mean status? There are: first_seen, has, id, ip,"),
-        ("/bots", "status:tired", "there is no such status; use one of busy, dead, idle"),
+        ("/bots", "status:tired", "there is no such status; use one of busy, dead, draining"),
         ("/bots/nobody/tasks", "stat:x", "do you mean state?"),
     ],
 )
