@@ -5,7 +5,7 @@ import pytest
 VIEW_KEYS = {
     "bot_id", "status", "dimensions", "state", "version", "expected_version", "task_id",
     "quarantine_reason", "maintenance", "first_seen_at", "last_seen_at", "external_ip",
-    "authenticated_as", "session_id", "note",
+    "authenticated_as", "session_id", "note", "quarantined_until", "paused_until", "restart_asked",
 }  # fmt: skip
 EVENT_KEYS = {
     "event_id", "at", "event", "message", "task_id", "version", "session_id", "external_ip",
