@@ -1,13 +1,11 @@
 """Native threads under gevent."""
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from botapi.concurrency import OUTSIDE_THREADS, Greenlets
+from tests.fakes.worker import run_patched
 
 
 def test_error_on_a_native_thread_rises_where_it_was_asked_for_and_prints_nothing(capfd):
@@ -27,19 +25,6 @@ def test_store_is_read_while_everything_outside_hangs():
     assert greenlets.native(lambda: list(done)) == []
     release.set()
 
-
-PATCHED = """\
-import logging
-from botapi import serve
-from botapi.concurrency import Greenlets
-
-worker = serve.Worker.__new__(serve.Worker)
-worker.sockets = []
-worker.patch()
-
-greenlets, done = Greenlets(), []
-"""
-"""A process as a worker of the server has it."""
 
 IMPORTS = """\
 for number in range(30):
@@ -68,17 +53,6 @@ write()
 while len(done) < 5:
     greenlets.sleep(0.001)
 """
-
-
-def run_patched(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "script.py").write_text(PATCHED + script)
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", str(folder / "script.py")],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def test_threads_and_loop_of_a_worker_import_the_same_module_at_once(tmp_path):

@@ -15,6 +15,7 @@ from botapi.blobs.protocol import BadContent, Usage, read_all
 from botapi.domain.cas import Digest, MissingBlob
 from botapi.store.protocol import Outage, StoreFull
 from tests.fakes.clock import FakeClock
+from tests.fakes.worker import run_patched
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Please install grpcio-status:ImportWarning"),
@@ -259,3 +260,36 @@ def test_many_at_once_put_the_same_blob_and_count_it_once(tmp_path, clock):
         thread.join()
     assert int((tmp_path / "blobs" / "usage").read_text()) == 5
     assert sorted(p.name for p in (tmp_path / "blobs" / "new").iterdir()) == []
+
+
+CALLERS = """\
+import hashlib
+from botapi.blobs.bucket import BucketBlobs
+from botapi.clock import SystemClock
+from botapi.domain.cas import Digest
+
+blobs = BucketBlobs("gs://bucket/many", SystemClock())
+
+def call(number):
+    content = b"content %d" % number * 1000
+    digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+    outside = greenlets.outside
+    assert outside(lambda: blobs.missing([digest])) == [digest]
+    upload = outside(lambda: blobs.upload(digest))
+    outside(lambda: upload.write(content))
+    outside(upload.commit)
+    assert outside(lambda: b"".join(blobs.read(digest, 0, len(content)))) == content
+    done.append(number)
+
+for number in range(24):
+    greenlets.spawn(call, number)
+while len(done) < 24:
+    greenlets.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_bucket_serves_many_callers_of_a_worker_at_once(emulator, tmp_path):
+    """Its connections wander between the threads that ask it, each with a loop of its own."""
+    ended = run_patched(CALLERS, tmp_path)
+    assert ended.returncode == 0, ended.stderr[-2000:]
