@@ -7,7 +7,7 @@ that nobody runs any more.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from botapi import metrics
 from botapi.cfg import releases
@@ -38,7 +38,7 @@ from botapi.domain.rollout import (
 )
 from botapi.scheduler.last_seen import LastSeen
 from botapi.store import codec
-from botapi.store.protocol import Doc, Store, prefix_range, split_key
+from botapi.store.protocol import Doc, Store, join_key, prefix_range, split_key
 from botapi.transactions.change_deployment import Author, change_deployment
 from botapi.transactions.delete_releases import delete_releases
 
@@ -115,7 +115,7 @@ class RingWatch:
                 group = groups.group_of(bot.bot_id)
                 if _is_reachable(bot, group, kept):
                     release = expected_release(bot.bot_id, group.archive_pin, channels, kept)
-                    runs = self.archives.release_of(bot.version) == rollout.candidate
+                    runs = self._runs(bot, rollout)
                     found.append(_Member(bot, release == rollout.candidate, runs))
             return found
 
@@ -146,7 +146,23 @@ class RingWatch:
             events = self.store.scan(
                 codec.EVENT, *prefix_range(member.bot.bot_id), limit=EVENTS_OF_A_BOT
             )
-            self._note(member, self._trail(member, live, now_ms, rollout, events))
+            now = self._as_it_is_now(member, rollout)
+            self._note(member, self._trail(now, live, now_ms, rollout, events))
+
+    def _as_it_is_now(self, member: _Member, rollout: Rollout) -> _Member:
+        """The member, read after its events.
+
+        Of one that was read before them and updated meanwhile, the events would say that it
+        ran the candidate, and the bot that it went back.
+        """
+        (doc,) = self.store.get(codec.BOT, join_key(member.bot.bot_id))
+        if doc is None:
+            return member
+        bot = codec.read_bot(doc)
+        return replace(member, bot=bot, runs_candidate=self._runs(bot, rollout))
+
+    def _runs(self, bot: Bot, rollout: Rollout) -> bool:
+        return self.archives.release_of(bot.version) == rollout.candidate
 
     def _note(self, member: _Member, trail: Trail | None) -> None:
         if trail is None:

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from botapi.cfg import releases as stored
-from botapi.domain.bot_event import new_bot
+from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind, new_bot
 from botapi.domain.fleet_settings import RolloutRule
 from botapi.domain.rollout import Deployed, Outcome, Start, start
 from botapi.scheduler import rollout as duty
 from botapi.store import codec
 from botapi.transactions.change_deployment import Author, change_deployment
+from botapi.transactions.update_bot import Stamp, update_bot
 
 RULE = RolloutRule(rings=(100,), soak_s=3600, max_failed_percent=10)
 
@@ -72,6 +73,25 @@ def test_failure_that_was_seen_is_remembered_while_others_are_looked_at(
     assert (tally.failed, tally.failures) == (1, ("b0003: seen",))
     other = replace(rollout, started_ms=rollout.started_ms + 1)
     assert watch.tally(other, parts.clock.now_ms()).failed == 0
+
+
+def test_bot_that_updates_between_two_reads_of_it_has_not_gone_back(parts, rolling, monkeypatch):
+    """Its document is read with all others, its events later: it connects in between."""
+    rollout = rolling(1)
+    now_ms = parts.clock.now_ms()
+    monkeypatch.setitem(parts.archives._known, "candidate", rollout.candidate)
+    scan = parts.store.scan
+
+    def connects_first(*args, **more):
+        update = BotUpdate(
+            EventKind.BOT_CONNECTED, dedup_key="s2", call=CallInfo("s2", "", "", "candidate")
+        )
+        update_bot(parts.store, "b0000", update, Stamp(now_ms, "e2", 60_000))
+        return scan(*args, **more)
+
+    monkeypatch.setattr(parts.store, "scan", connects_first)
+    tally = parts.sweeps.rollouts.watch.tally(rollout, now_ms)
+    assert (tally.failures, tally.failed) == ((), 0)
 
 
 def test_halted_rollout_is_not_judged(parts, rolling):
