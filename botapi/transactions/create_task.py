@@ -11,6 +11,7 @@ from botapi.store import codec
 from botapi.store.documents import pack
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, Txn, join_key
 from botapi.transactions.counted import count_made
+from botapi.transactions.follow_up import CHILDREN, stage_now
 
 DEDUP_KEEP_MS = 7 * 24 * 3600 * 1000
 """How long a request uuid is remembered (bot-api 10.5)."""
@@ -90,11 +91,12 @@ def stage_queue(txn: Txn, queue: Queue, now_ms: int) -> None:
         txn.put(codec.QUEUE, codec.queue_doc(queue, now_ms, known))
 
 
-def stage_child(txn: Txn, parent_run_id: str) -> None:
+def stage_child(txn: Txn, parent_run_id: str, now_ms: int) -> None:
     """Tell the parent, inside the transaction that makes its child, that it has one.
 
     Parent and child meet in the parent's record: either the child is there when the
-    parent's end looks for children, or it is refused here. Raises ParentEnded.
+    parent's end looks for children, or it is refused here. The look of a kill may be over
+    while the parent still runs: then it is had once more. Raises ParentEnded.
     """
     key = codec.task_key(parent_run_id)
     (was,) = txn.get(codec.TASK, key)
@@ -103,6 +105,8 @@ def stage_child(txn: Txn, parent_run_id: str) -> None:
         raise ParentEnded(parent_run_id)
     if not parent.has_children:
         txn.put(codec.TASK, codec.task_doc(replace(parent, has_children=True), was))
+    if parent.killing:
+        stage_now(txn, CHILDREN, parent.task_id, now_ms, {})
 
 
 def create_task(
@@ -194,7 +198,7 @@ def _finished_at_once(
 def stage_new(txn: Txn, request: TaskRequest, wanted: Doc, finished: Task | None = None) -> Task:
     """A task that waits in the queue of its first slice, or `finished`. Raises ParentEnded."""
     if request.parent_task_id:
-        stage_child(txn, request.parent_task_id)
+        stage_child(txn, request.parent_task_id, request.created_ms)
     task = finished
     if task is None:
         pending = stage_enqueue(txn, request, 0, request.created_ms)

@@ -128,6 +128,23 @@ def test_children_go_with_their_parent(store, clock, sweeps, how):
     assert timers(store, "children") == []
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_child_of_a_parent_that_is_being_killed_goes_with_its_siblings(
+    store, clock, sweeps, is_first
+):
+    """The kill has looked for children; the parent may run on for minutes."""
+    parent = run(store, clock)
+    if not is_first:
+        submit(store, clock, 2, parent)
+    cancel(store, clock, parent, kill=True)
+    sweeps.do_due()
+    clock.advance(1)
+    late = submit(store, clock, 3, parent)
+    sweeps.do_due()
+    assert task_of(store, parent).killing
+    assert task_of(store, late).state == "CANCELED"
+
+
 def test_children_of_children_go_in_the_same_round(store, clock, sweeps):
     parent = run(store, clock)
     child = run(store, clock, 2, parent=parent)
