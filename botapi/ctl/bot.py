@@ -1,6 +1,7 @@
 """`skep bot`: show bots, compare them, keep them from work, have them start over."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -90,17 +91,24 @@ _reason = click.option(
     "--reason", required=True, help="Why; it is shown and kept in the audit record."
 )
 _why_not = click.option("--reason", default="", help="Why; it is kept in the audit record.")
-_for = click.option("--for", "for_s", type=duration, help="It ends by itself after that time.")
 _wait = click.option("-wait", "--wait", is_flag=True, help="Until they run nothing.")
-_timeout = click.option("--timeout", "timeout_s", type=duration, help="How long to wait.")
+
+
+def _kept_from_work(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which bots, why, for how long, and how long to wait."""
+    for option in (
+        click.option("--timeout", "timeout_s", type=duration, help="How long to wait."),
+        click.option("--for", "for_s", type=duration, help="It ends by itself after that time."),
+        _reason,
+        several,
+    ):
+        command = option(command)
+    return command
 
 
 @bot.command()
-@several
-@_reason
-@_for
+@_kept_from_work
 @_wait
-@_timeout
 @client_command
 def quarantine(call: Invocation, **asked: Any) -> int:
     """Give bots that are not in order no more work, by id or filter; what they run goes on."""
@@ -113,15 +121,12 @@ def quarantine(call: Invocation, **asked: Any) -> int:
 @client_command
 def release(call: Invocation, **asked: Any) -> int:
     """Let bots work again that `skep bot quarantine` kept from it."""
-    return _show_steered(call, _steer(call, "release", **asked), asked["bot_ids"])
+    return _steer_once(call, "release", **asked)
 
 
 @bot.command()
-@several
-@_reason
-@_for
+@_kept_from_work
 @_wait
-@_timeout
 @client_command
 def pause(call: Invocation, **asked: Any) -> int:
     """Give bots no new work for a while, by id or by a filter; what they run goes on."""
@@ -129,10 +134,7 @@ def pause(call: Invocation, **asked: Any) -> int:
 
 
 @bot.command()
-@several
-@_reason
-@_for
-@_timeout
+@_kept_from_work
 @client_command
 def drain(call: Invocation, **asked: Any) -> int:
     """Pause bots, and wait until they run nothing."""
@@ -145,7 +147,7 @@ def drain(call: Invocation, **asked: Any) -> int:
 @client_command
 def resume(call: Invocation, **asked: Any) -> int:
     """Give bots work again that are paused or drained."""
-    return _show_steered(call, _steer(call, "resume", **asked), asked["bot_ids"])
+    return _steer_once(call, "resume", **asked)
 
 
 @bot.command()
@@ -154,7 +156,11 @@ def resume(call: Invocation, **asked: Any) -> int:
 @client_command
 def restart(call: Invocation, **asked: Any) -> int:
     """Have bots start over when they are free; their configuration is read anew."""
-    return _show_steered(call, _steer(call, "restart", **asked), asked["bot_ids"])
+    return _steer_once(call, "restart", **asked)
+
+
+def _steer_once(call: Invocation, verb: str, **asked: Any) -> int:
+    return _show_steered(call, _steer(call, verb, **asked), asked["bot_ids"])
 
 
 def _keep_from_work(

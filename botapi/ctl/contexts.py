@@ -72,15 +72,14 @@ def saved(environ: Environ, asked: Mapping[str, str | None]) -> dict[str, str]:
 
     Raises Invalid for a file that cannot be read, NotFound for a context that is not there.
     """
-    wanted = knobs.load(environ, asked).context
+    wanted = knobs.load(environ, asked)
     found = read(environ)
-    name = wanted or found.current
+    name = wanted.context or found.current
     if not name:
         return {}
     context = found.of(name)
     origin = knobs.origins(environ, asked)["server"]
-    server = knobs.load(environ, asked).server
-    if origin != "default" and server != context.get("server"):
+    if origin != "default" and wanted.server != context.get("server"):
         if asked.get("context") and asked.get("server"):
             raise Invalid(
                 "--server", f"context {name} is {context.get('server')}: give one of both"
