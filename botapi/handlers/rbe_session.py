@@ -149,23 +149,11 @@ def _hold(
 ) -> dict[str, object]:
     """Wait for work; what that adds to the reply.
 
-    A store that went away meanwhile is no error: the bot asks again, and sees for itself.
+    An offer that is made, or a session that is closed, in the moment the wait ends is found
+    by the bot's next call, which follows at once: so a call that was held reads nothing more.
     """
     offer = _offer_of(server, session) or _wait(server, call, session, request)
-    if offer is not None:
-        return {"lease": _lease(offer)}
-    with suppress(Outage):
-        return _after_hold(server, session)
-    return {}
-
-
-def _after_hold(server: BotServer, session: LeaseSession) -> dict[str, object]:
-    """What a call that was held for nothing is told."""
-    again = _open_session(server, session.bot_id, session.lease_session_id)
-    if again is None:
-        return {"status": "BOT_TERMINATING"}
-    missed = _offer_of(server, again)  # made in the moment the wait ended
-    return {"lease": _lease(missed)} if missed is not None else {}
+    return {"lease": _lease(offer)} if offer is not None else {}
 
 
 def _offer_of(server: BotServer, session: LeaseSession) -> Offer | None:

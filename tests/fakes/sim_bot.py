@@ -74,6 +74,14 @@ class SimBot:
             more["nonblocking"] = True
         return self.call("/rbe/session/update", status=status, **more)
 
+    def next_lease(self, **more):
+        """What a bot that waits is given: after a wait for nothing it asks again at once.
+
+        Where a store loses the answer to a commit, the offer is there and nobody was told.
+        """
+        reply = self.update(nonblocking=False, **more)
+        return reply["lease"] if "lease" in reply else self.update(nonblocking=False)["lease"]
+
     def start(self):
         """Handshake, first poll, lease session: ready for work."""
         self.handshake()

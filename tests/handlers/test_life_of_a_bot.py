@@ -58,7 +58,7 @@ def test_handshake_gives_session_group_and_lease_settings(make_bot):
 
 def test_task_runs_once_from_lease_to_completion(parts, bot):
     request = submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     assert lease["state"] == "PENDING"
     assert lease["payload"]["task_id"] == request.task_id
     claimed = bot.claim(lease)
@@ -88,7 +88,7 @@ def test_task_runs_once_from_lease_to_completion(parts, bot):
 @pytest.mark.spec("1.1.3.3")
 def test_claim_answers_the_same_when_its_reply_was_lost(parts, bot):
     submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     first = bot.claim(lease)
     again = bot.claim(lease)
     assert again["manifest"] == first["manifest"]
@@ -97,7 +97,7 @@ def test_claim_answers_the_same_when_its_reply_was_lost(parts, bot):
 
 def test_claim_skips_when_the_slice_was_offered_to_another_bot(parts, bot, make_bot):
     submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     other = make_bot("vm2").start()
     assert other.claim(lease) == {"cmd": "skip", "reason": 'offered to "vm1"'}
     assert bot.claim(lease)["cmd"] == "run"
@@ -122,16 +122,16 @@ def test_claim_skips_when_the_bot_does_not_fit(parts, make_bot, bot):
 @pytest.mark.spec("1.1.3.7", "3.5.1.7")
 def test_lease_is_offered_again_when_its_reply_was_lost(parts, bot):
     submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
-    assert bot.update(nonblocking=False)["lease"] == lease
+    lease = bot.next_lease()
+    assert bot.next_lease() == lease
 
 
 @pytest.mark.spec("3.5.1.10")
 def test_lease_completed_without_claim_comes_back_with_its_retry_counted(parts, bot):
     submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     done = {"id": lease["id"], "state": "COMPLETED", "result": {"bot_internal_error": "no disk"}}
-    again = bot.update(nonblocking=False, lease=done)["lease"]
+    again = bot.next_lease(lease=done)
     assert again["id"] == lease["id"][:-1] + "1"
 
 
@@ -140,7 +140,7 @@ def test_task_dies_when_bots_drop_its_lease_four_times(parts, bot):
     request = submit(parts)
     done = None
     for _ in range(4):
-        lease = bot.update(nonblocking=False, **({"lease": done} if done else {}))["lease"]
+        lease = bot.next_lease(**({"lease": done} if done else {}))
         done = {"id": lease["id"], "state": "COMPLETED", "result": {"bot_internal_error": "x"}}
     assert "lease" not in bot.update(lease=done)
     task = stored_task(parts, request)
@@ -154,17 +154,17 @@ def test_lease_goes_to_another_bot_when_the_session_is_closed(parts, bot, make_b
     bot.update(nonblocking=False)
     assert bot.update("BOT_TERMINATING")["status"] == "OK"
     assert bot.update("OK")["status"] == "BOT_TERMINATING"
-    assert make_bot("vm2").start().update(nonblocking=False)["lease"]["state"] == "PENDING"
+    assert make_bot("vm2").start().next_lease()["state"] == "PENDING"
 
 
 @pytest.mark.spec("1.11.4.1")
 def test_completing_lease_brings_the_next_one_in_the_same_call(parts, bot):
     submit(parts, 1)
     second = submit(parts, 2)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     bot.work(lease)
     done = {"id": lease["id"], "state": "COMPLETED", "result": {}}
-    following = bot.update(nonblocking=False, lease=done)["lease"]
+    following = bot.next_lease(lease=done)
     assert following["payload"]["task_id"] == second.task_id
 
 
@@ -173,7 +173,7 @@ def test_slices_go_by_priority_then_age(parts, bot):
     urgent = submit(parts, 2, priority=50)
     taken = []
     for _ in range(2):
-        lease = bot.update(nonblocking=False)["lease"]
+        lease = bot.next_lease()
         taken.append(lease["payload"]["task_id"])
         bot.work(lease)
     assert taken == [urgent.task_id, late.task_id]
@@ -192,7 +192,7 @@ def test_lease_session_answers_terminating_when_it_is_unknown(bot):
 @pytest.mark.spec("1.11.4.2", "3.5.1.11")
 def test_active_lease_is_confirmed_while_the_task_runs_and_lost_afterwards(parts, bot):
     submit(parts)
-    lease = bot.update(nonblocking=False)["lease"]
+    lease = bot.next_lease()
     run_id = bot.claim(lease)["task_id"]
     active = {"id": lease["id"], "state": "ACTIVE"}
     assert bot.update(lease=active, nonblocking=False)["lease"] == active
@@ -202,7 +202,7 @@ def test_active_lease_is_confirmed_while_the_task_runs_and_lost_afterwards(parts
 
 def test_output_with_a_gap_is_refused_with_the_stored_length(parts, bot):
     request = submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     bot.task_update(run_id, b"12345", 0)
     bot.task_update(run_id, b"gap", 9)
     assert bot.status == 409
@@ -216,7 +216,7 @@ def test_output_with_a_gap_is_refused_with_the_stored_length(parts, bot):
 
 def test_output_repeated_and_overlapping_is_stored_once(parts, bot):
     request = submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     bot.task_update(run_id, b"abcdef", 0)
     bot.task_update(run_id, b"abcdef", 0)
     bot.task_update(run_id, b"defghi", 3)
@@ -227,7 +227,7 @@ def test_output_repeated_and_overlapping_is_stored_once(parts, bot):
 def test_missing_output_of_a_foreign_bot_is_stated_at_the_end(parts, make_bot):
     bot = make_bot(ours=False).start()
     request = submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     bot.task_update(run_id, b"abc", 0)
     bot.finish(run_id, b"xyz", 10)
     task = stored_task(parts, request)
@@ -236,7 +236,7 @@ def test_missing_output_of_a_foreign_bot_is_stated_at_the_end(parts, make_bot):
 
 def test_completion_repeated_after_a_lost_reply_changes_nothing(parts, bot):
     request = submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     bot.finish(run_id, b"a")
     before = stored_task(parts, request)
     assert bot.finish(run_id, b"a") == {"ok": False, "must_stop": False}
@@ -245,7 +245,7 @@ def test_completion_repeated_after_a_lost_reply_changes_nothing(parts, bot):
 
 def test_task_error_ends_the_task_as_bot_died(parts, bot):
     request = submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     body = {"task_id": run_id, "message": "no disk", "client_error": {"missing_cas": []}}
     assert bot.call(f"/task_error/{run_id}", **body) == {}
     assert bot.text == "{}\n"
@@ -257,14 +257,14 @@ def test_task_error_ends_the_task_as_bot_died(parts, bot):
 @pytest.mark.spec("3.6.p1")
 def test_poll_abandons_the_task_that_is_still_recorded(parts, bot):
     request = submit(parts)
-    bot.claim(bot.update(nonblocking=False)["lease"])
+    bot.claim(bot.next_lease())
     assert bot.poll()["cmd"] == "rbe"
     assert stored_task(parts, request).state == "BOT_DIED"
 
 
 def test_poll_that_is_older_than_the_claim_is_refused_and_harmless(parts, bot):
     request = submit(parts)
-    bot.claim(bot.update(nonblocking=False)["lease"])
+    bot.claim(bot.next_lease())
     bot.seq = 1
     bot.poll()
     assert bot.status == 409
@@ -276,7 +276,7 @@ def test_poll_of_a_foreign_bot_repeated_after_its_claim_is_harmless(parts, make_
     bot = make_bot(ours=False).start()
     bot.poll(request_uuid="11111111-2222")
     request = submit(parts)
-    bot.claim(bot.update(nonblocking=False)["lease"])
+    bot.claim(bot.next_lease())
     assert bot.poll(request_uuid="11111111-2222")["cmd"] == "rbe"
     assert stored_task(parts, request).state == "RUNNING"
 
@@ -296,7 +296,7 @@ def test_idle_poll_writes_nothing(parts, bot):
 
 def test_output_is_base64_or_refused(parts, bot):
     submit(parts)
-    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    run_id = bot.claim(bot.next_lease())["task_id"]
     bot.call(f"/task_update/{run_id}", task_id=run_id, output="%%%", output_chunk_start=0)
     assert bot.status == 400
     assert bot.text == "rpc error: code = InvalidArgument desc = output: not base64\n"
