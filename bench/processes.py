@@ -27,6 +27,15 @@ def tree_of(pid: int) -> list[int]:
     return [pid, *(below for child in children_of(pid) for below in tree_of(child))]
 
 
+def cores_left() -> set[int]:
+    """The cores that this process may not use, nor what it starts; all, if it may use all.
+
+    `taskset -c 0 python -m bench herd` keeps the simulated bots off the server's core with it.
+    """
+    every = set(range(os.cpu_count() or 1))
+    return every - os.sched_getaffinity(0) or every
+
+
 def cpu_s(pids: Iterable[int]) -> float:
     """CPU seconds of these processes so far, user and system, all threads.
 

@@ -1,5 +1,6 @@
 """A running `bench.swarm`, as the benchmarks see it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ class Swarm:
         self._process = fleet.start(
             command, folder / "swarm.log", fleet.REPOSITORY, fleet.clean_environ()
         )
+        os.sched_setaffinity(self._process.pid, processes.cores_left())
 
     def __enter__(self) -> Self:
         return self

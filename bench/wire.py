@@ -23,7 +23,6 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._host = parts.netloc
         self._headers = headers or {}
-        self._rest = b""
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -43,7 +42,7 @@ class Connection:
         if method == "POST":
             lines.append(f"Content-Length: {len(body)}")
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-        return self._receive()
+        return receive(self._socket)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of a success. Raises Refused for anything else."""
@@ -59,22 +58,26 @@ class Connection:
         """A POST, in the form that simulated bots want."""
         return self.send("POST", path, body, headers)
 
-    def _receive(self) -> tuple[int, dict[str, str], bytes]:
-        data = self._rest
-        while b"\r\n\r\n" not in data:
-            data += self._more()
-        head, _, data = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        pairs = (line.partition(":") for line in lines)
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        length = int(headers.get("content-length", 0))
-        while len(data) < length:
-            data += self._more()
-        self._rest = data[length:]
-        return int(first.split(" ", 2)[1]), headers, data[:length]
+def receive(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers with small names, and body of the one answer that is on its way.
 
-    def _more(self) -> bytes:
-        data = self._socket.recv(262_144)
-        if not data:
-            raise ConnectionError("the server closed the connection")
-        return data
+    Raises OSError, also when the server hangs up before the end.
+    """
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _more(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    length = int(headers.get("content-length", 0))
+    while len(body) < length:
+        body += _more(connection)
+    return int(first.split(" ", 2)[1]), headers, body
+
+
+def _more(connection: socket.socket) -> bytes:
+    data = connection.recv(262_144)
+    if not data:
+        raise ConnectionResetError("the server closed the connection")
+    return data
