@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench import herd, p1, p2, p3, p6
 from bench.bare import Bare
+from bench.engines import ENGINES, engine
 from bench.fleet import Fleet
 from bench.report import Figure, Limits, Report, machine_facts, machine_line, middle, quantile
 
@@ -24,7 +25,6 @@ P1_ROUND_S = 30.0
 P2_SAMPLES, P2_QUICK = 60, 10
 P2_BOTS, P2_BOTS_QUICK = 10_000, 1_000
 P3_SLICE_S, P3_SLICE_QUICK_S = 24.0, 6.0
-STORES = ("sqlite", "postgres")
 P6_BATCHES, P6_QUICK = 8, 1
 
 
@@ -45,16 +45,8 @@ class Run:
     def settings(self) -> Iterator[dict[str, str]]:
         """What the servers are told of their store; a private PostgreSQL runs meanwhile."""
         told = {"SKEP_WORKERS": str(self.workers)}
-        if self.store == "sqlite":
-            yield told
-            return
-        from tests.engines.postgres import Postgres  # noqa: PLC0415 - needs a server's binaries
-
-        server = Postgres()
-        try:
-            yield told | {"SKEP_STORE": server.new_database()}
-        finally:
-            server.end()
+        with engine(self.store, self.folder) as address:
+            yield told | {"SKEP_STORE": address}
 
     def say(self, text: str) -> None:
         """Progress, for whoever watches."""
@@ -245,7 +237,7 @@ def main() -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="small rounds: a smoke test")
-    parser.add_argument("--store", choices=STORES, default="sqlite", help="of P3, P4 and herd")
+    parser.add_argument("--store", choices=ENGINES, default="sqlite", help="of P3, P4 and herd")
     parser.add_argument("--bots", type=int, default=0, help="of P3, P4 and herd: this many")
     parser.add_argument("--workers", type=int, default=1, help="server processes of those")
     parser.add_argument("--json", type=Path, help="where the JSON file goes")

@@ -7,7 +7,6 @@ task was not claimed, or twice, or when more than one claim of a hundred was ski
 """
 
 import argparse
-import os
 import queue
 import signal
 import subprocess
@@ -18,11 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import processes
+from bench.engines import ENGINES, engine
 from bench.fleet import REPOSITORY, clean_environ
 from bench.report import machine_facts, machine_line
 from botapi import engines
@@ -32,11 +32,8 @@ from botapi.settings import Settings
 from botapi.store.protocol import Outage
 from botapi.transactions.create_task import create_task
 from tests.e2e.fleet import Fleet
-from tests.engines.emulator import Emulator
-from tests.engines.postgres import Postgres
 from tests.factories import make_request, make_slice
 
-ENGINES = ("sqlite", "postgres", "emulator")
 FULL = {"sqlite": (20_000, 64), "postgres": (20_000, 64), "emulator": (500, 8)}
 """Tasks and bots of the whole run."""
 SERVERS = 4
@@ -95,28 +92,6 @@ class Outcome:
             f"{self.per_s:.0f} claims/s, {self.skipped} skipped ({self.skipped_share:.2%}), "
             f"{cpu_ms:.2f} ms of server CPU each; tasks made in {self.created_s:.1f} s"
         )
-
-
-@contextmanager
-def engine(name: str, folder: Path) -> Iterator[str]:
-    """What SKEP_STORE names: an engine of this run's own."""
-    if name == "sqlite":
-        yield "sqlite"
-        return
-    if name == "postgres":
-        server = Postgres()
-        try:
-            yield server.new_database()
-        finally:
-            server.end()
-        return
-    (folder / "emulator").mkdir()
-    service = Emulator(folder / "emulator")
-    os.environ.update(service.environ)
-    try:
-        yield service.new_address()
-    finally:
-        service.end()
 
 
 def measure(

@@ -1,18 +1,19 @@
-"""What idle bots cost in operations of the store: `python -m bench.idle_ops [--store ADDRESS]`.
+"""What idle bots cost in operations of the store: `python -m bench.idle_ops [--engine ...]`.
 
 A whole server without its HTTP part, and a clock turned by hand: for one simulated hour each bot
 has its held calls (42.5 s apart) and its polls (120 s apart), the process flushes and sweeps as it
-does by itself. Counted at the interface of the store, so the figures hold for every engine;
-Datastore counts besides what it bills.
+does by itself. Counted at the interface of the store; Datastore counts besides what it bills.
+Two fleets are measured: what they differ by is the cost of a bot, the rest that of a server.
 """
 
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from bench.engines import ENGINES, engine
 from bench.fleet import BOTS_CFG
 from bench.p3 import HOLD_S, POLL_S
 from bench.simulated import FACTS, STATE
@@ -172,19 +173,31 @@ def _billed() -> dict[str, float]:
     }
 
 
+def _told(small: Mapping[Any, float], large: Mapping[Any, float], sizes: Sequence[int]) -> None:
+    """A line for each kind of operation: of a bot, and of a server without bots."""
+    for what in sorted(small.keys() | large.keys(), key=str):
+        few, many = small.get(what, 0), large.get(what, 0)
+        a_bot = (many - few) / (sizes[1] - sizes[0])
+        name = "  ".join(what) if isinstance(what, tuple) else f"billed  {what}"
+        print(f"{name:32} {a_bot:8.2f} a bot {few - a_bot * sizes[0]:8.0f} a server")
+
+
 def main() -> None:
-    """Measure two sizes: what they differ by is the cost of a bot, the rest that of a server."""
+    """Measure two fleets on an engine of the run's own, and print what they differ by."""
     parser = argparse.ArgumentParser(prog="python -m bench.idle_ops", description=__doc__)
-    parser.add_argument("--store", default="sqlite", help="as SKEP_STORE; must be empty")
-    parser.add_argument("--bots", type=int, default=20)
+    parser.add_argument("--engine", choices=ENGINES, default="sqlite")
+    parser.add_argument("--bots", type=int, nargs=2, default=(100, 200), help="both fleets")
     parser.add_argument("--seen-flush", type=float, default=60.0, help="SKEP_SEEN_FLUSH_S")
     options = parser.parse_args()
-    found, billed = measure(options.store, options.bots, options.seen_flush)
-    print(f"{options.bots} idle bots, one simulated hour, {options.store.partition(':')[0]}")
-    for (during, did), count in sorted(found.seen.items()):
-        print(f"{during:10}  {did:14} {count:8}  {count / options.bots:8.2f} a bot")
-    for did, count in sorted(billed.items()):
-        print(f"billed      {did:14} {count:8.0f}  {count / options.bots:8.2f} a bot")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="skep-idle-") as folder:
+        for bots in options.bots:
+            with engine(options.engine, Path(folder) / str(bots)) as address:
+                found.append(measure(address, bots, options.seen_flush))
+    (small, small_bill), (large, large_bill) = found
+    print(f"{options.bots} idle bots, one simulated hour, {options.engine}")
+    _told(small.seen, large.seen, options.bots)
+    _told(small_bill, large_bill, options.bots)
 
 
 if __name__ == "__main__":

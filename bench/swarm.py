@@ -85,7 +85,7 @@ class Noted(Transport):
             self._calls.write(record)
         return reply
 
-    def _attempt(self, method: str, raw: bytes, timeout_s: float) -> Reply:
+    def _attempt(self, _method: str, raw: bytes, timeout_s: float) -> Reply:
         connection = self._connection or self._open(timeout_s)
         connection.sock.settimeout(timeout_s)
         connection.sock.sendall(raw)

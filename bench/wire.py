@@ -58,6 +58,7 @@ class Connection:
         """A POST, in the form that simulated bots want."""
         return self.send("POST", path, body, headers)
 
+
 def receive(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
     """Status, headers with small names, and body of the one answer that is on its way.
 
