@@ -12,7 +12,7 @@ from botapi.ctl.bots import BOTS, bot_id_argument, first_of, found, one_of_both,
 from botapi.ctl.command import Invocation, client_command
 from botapi.ctl.compare import show_differences, wants_all
 from botapi.ctl.errors import Invalid, TimedOut
-from botapi.ctl.events import EVENTS, follow_events, is_important
+from botapi.ctl.events import EVENTS, follow_events, follow_log, is_important, show_log
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS, segment
 from botapi.ctl.paging import NothingMatched, read_pages, show_pages
@@ -54,13 +54,32 @@ def events(
     """List a bot's events, newest first."""
     path = f"/bots/{segment(bot_id)}/events"
     if follow:
-        return follow_events(call, path, limit, timeout_s, important=important)
+        is_wanted = is_important if important else lambda _event: True
+        return follow_events(call, path, limit, timeout_s, is_wanted=is_wanted)
     if not important:
         return show_pages(call, EVENTS, path, [], limit)
     whole = read_pages(call, "events", path, [], limit)
     items = [event for event in whole["items"] if is_important(event)]
     output.show_list(call.form, EVENTS, items, {**whole, "items": items})
     return Exit.DONE
+
+
+@bot.command()
+@bot_id_argument
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--follow", is_flag=True, help="Go on with what it says.")
+@click.option("--timeout", "timeout_s", type=duration, help="How long to follow.")
+@client_command
+def log(
+    call: Invocation,
+    bot_id: str,
+    limit: int,
+    follow: bool,  # noqa: FBT001 - an option
+    timeout_s: float | None,
+) -> int:
+    """Print what a bot said itself, its notes and errors with their whole text, oldest first."""
+    path = f"/bots/{segment(bot_id)}/events"
+    return follow_log(call, path, limit, timeout_s) if follow else show_log(call, path, limit)
 
 
 @bot.command("tasks")

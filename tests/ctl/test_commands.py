@@ -549,3 +549,53 @@ def test_followed_events_come_oldest_first_and_each_once(script, skep, monkeypat
 def test_followed_events_have_no_form_with_an_end(script, skep):
     assert skep("-o", "json", "bot", "events", "b1", "--follow").exit_code == 2
     assert script.asked == []
+
+
+def test_log_prints_what_the_bot_said_oldest_first_with_the_whole_message(script, skep):
+    items = [
+        event_of(4, "bot_polling"),
+        event_of(3, "bot_error") | {"at": "t3", "message": "Traceback\n  line 1\x1b[0m"},
+        event_of(2, "task_update"),
+    ]
+    script.reply(200, {"items": items, "next_cursor": "c"})
+    older = [event_of(1, "bot_log") | {"at": "t1", "message": "hello"}, event_of(0, "bot_log")]
+    script.reply(200, {"items": older, "next_cursor": None})
+    done = skep("bot", "log", "b1", "--limit", "2")
+    assert (done.exit_code, done.stderr) == (0, "")
+    shown = "t1 bot_log\n  hello\nt3 bot_error\n  Traceback\n    line 1\\x1b[0m\n"
+    assert done.stdout == shown
+    assert script.calls == [
+        "GET /api/v1/bots/b1/events?limit=1000",
+        "GET /api/v1/bots/b1/events?limit=997&cursor=c",
+    ]
+
+
+def test_log_has_the_forms_of_other_lists(script, skep):
+    item = event_of(1, "bot_log") | {"message": "a\nb"}
+    for _ in range(3):
+        script.reply(200, {"items": [event_of(2), item], "next_cursor": None})
+    shown = json.loads(skep("bot", "log", "b1", "-o", "json").stdout)
+    assert shown == {"items": [item], "next_cursor": None}
+    assert skep("bot", "log", "b1", "-o", "id").stdout == "e1\n"
+    assert skep("bot", "log", "b1", "--cols", "event,message").stdout == "bot_log\ta\\nb\n"
+
+
+def test_log_says_so_when_it_did_not_look_at_everything(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.events.MAX_LOOKED", 2000)
+    page = [event_of(n) for n in range(1000)]
+    for cursor in ("c", "d"):
+        script.reply(200, {"items": page, "next_cursor": cursor})
+    done = skep("bot", "log", "b1")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == "only the newest 2000 events were looked at\n"
+
+
+def test_followed_log_goes_on_behind_what_was_shown(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.events.LOOK_S", 0.0)
+    first = [event_of(3), event_of(2, "bot_log"), event_of(1, "bot_error")]
+    script.reply(200, {"items": first, "next_cursor": None})
+    script.reply(200, {"items": first, "next_cursor": None})
+    script.reply(200, {"items": [event_of(5, "bot_log"), event_of(4), *first], "next_cursor": None})
+    done = skep("-o", "id", "bot", "log", "b1", "--follow")  # ends when the script is over
+    assert (done.exit_code, done.stdout) == (3, "e1\ne2\ne5\n"), done.stderr
+    assert skep("-o", "csv", "bot", "log", "b1", "--follow").exit_code == 2
