@@ -97,6 +97,8 @@ class Bot:
     pause_until_ms: int = 0
     restart_asked: str = ""
     """Why an operator has it start over at its next poll; its next session ends that."""
+    steered_since_event: bool = False
+    """A person changed its health since its last event: its next call leaves one."""
     event_count: int = 0
     """Events kept so far: orders those of one millisecond."""
 

@@ -193,9 +193,9 @@ def is_stale(bot: Bot, update: BotUpdate) -> bool:
 def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChange:
     """What the update makes of the bot, in the order of bot-api 9.3, steps 5 to 9.
 
-    Frequent kinds leave an event only when something visible changed. An update without a
-    dedup key has its event id as one: the transaction that runs again after a commit of
-    unknown outcome must not count the event twice.
+    Frequent kinds leave an event only when something visible changed, be it by a person. An
+    update without a dedup key has its event id as one: the transaction that runs again after
+    a commit of unknown outcome must not count the event twice.
     """
     dedup_key = event_key(update, event_id)
     if dedup_key == bot.last_event_dedup_key:
@@ -210,8 +210,9 @@ def apply(bot: Bot, update: BotUpdate, *, event_id: str, now_ms: int) -> BotChan
         **retasked,
         **_liveness(bot, update, rule, now_ms),
         "last_event_dedup_key": dedup_key,
+        "steered_since_event": False,
     }
-    if not rule.frequent or update.message or abandoned:
+    if not rule.frequent or update.message or abandoned or was.steered_since_event:
         after = replace(bot, **changes, event_count=bot.event_count + 1)
     else:
         after = replace(bot, **changes)

@@ -42,7 +42,7 @@ def steer_bot(
 
     A bot that is kept from work is offered nothing from now on: its lease session is closed
     with the same change, so that it polls. A run that it has goes on. `until_ms` is when a
-    quarantine or a pause ends by itself; 0 is not.
+    quarantine or a pause ends by itself; 0 is not. The bot's next call leaves an event.
     """
     key = join_key(bot_id)
 
@@ -58,6 +58,7 @@ def steer_bot(
         after = _CHANGES[steer](bot.at(now_ms), actor.reason, until_ms)
         if done is not None or after == bot:
             return bot
+        after = replace(after, steered_since_event=True)
         txn.put(codec.BOT, codec.bot_doc(after, was))
         is_free = not bot.task_id and leases is not None and not _has_offer(txn, leases)
         if steer.ends_work and is_free:

@@ -80,6 +80,21 @@ def test_other_reasons_stay_when_an_admin_releases(admin, make_bot):
     assert "disk full" in admin.post("/bots/vm1/release", {}).json["quarantine_reason"]
 
 
+def test_quarantine_and_release_leave_an_event_each_at_the_next_poll(admin, bot, clock):
+    clock.advance(60)
+    for verb, polls in (("quarantine", 3), ("release", 2)):
+        admin.post(f"/bots/vm1/{verb}", {"reason": "smoke"})
+        for _ in range(polls):
+            bot.poll()
+    said = [
+        (event["event"], event["quarantined"])
+        for event in admin.get("/bots/vm1/events").json["items"]
+    ]
+    assert said[0] == ("bot_polling", None)
+    assert said[1] == ("request_sleep", "quarantined by an admin: smoke")
+    assert [kind for kind, _why in said[2:]] == ["bot_polling", "bot_connected"]
+
+
 @pytest.mark.control("people.audit")
 def test_both_are_audited_with_their_reason(admin, bot, clock):
     quarantine(admin)
