@@ -114,6 +114,9 @@ CALLS: Mapping[str, Described] = {
         "List the tasks a bot ran.", "TaskPage", f"state tag user from to {LISTS}"
     ),
     "GET /bots/<path:bot_id>/events": Described("List a bot's events.", "EventPage", PAGE),
+    "GET /bots/<path:bot_id>/timeline": Described(
+        "Say what a bot was at, and how long.", "Timeline", "from to"
+    ),
     "POST /bots/<path:bot_id>/quarantine": Described(
         "Keep a bot from work.", "Bot", body=bots.SteerBody
     ),
@@ -361,6 +364,23 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = {
         "maintenance": "str?",
     },
     "EventPage": {"items": "[Event]", **_PAGED},
+    "Timeline": {
+        "bot_id": "str",
+        "from": "time",
+        "to": "time",
+        "cut": "bool",
+        "intervals": "[Interval]",
+        "shares": "[Share]",
+    },
+    "Interval": {
+        "begin": "time",
+        "end": "time",
+        "seconds": "num",
+        "state": "str",
+        "task_id": "str?",
+        "reason": "str?",
+    },
+    "Share": {"state": "str", "seconds": "num", "share": "num"},
     "Deleted": {"deleted": "bool"},
     "BootstrapToken": {
         "token_id": "str",

@@ -237,6 +237,11 @@ def list_events(call: Call, bot_id: str) -> Answer:
     return Answer(call.server.events(bot_id, call.query))
 
 
+def get_timeline(call: Call, bot_id: str) -> Answer:
+    """`GET /bots/<id>/timeline`."""
+    return Answer(call.server.timeline(bot_id, call.query))
+
+
 def steer_bot(call: Call, bot_id: str, verb: Steer) -> Answer:
     """`POST /bots/<id>/quarantine`, `/release`, `/pause`, `/resume` and `/restart`."""
     queries.check_names(call.query, ())
@@ -519,6 +524,7 @@ TABLE: Mapping[str, Mapping[str, Route]] = {
     "/bots/<path:bot_id>/terminate": {"POST": Route(terminate_bot, Needs(P.TERMINATE_BOT, On.BOT))},
     "/bots/<path:bot_id>/tasks": {"GET": Route(list_bot_tasks, Needs(P.LIST_TASKS, On.BOT))},
     "/bots/<path:bot_id>/events": {"GET": Route(list_events, Needs(P.LIST_BOTS, On.BOT))},
+    "/bots/<path:bot_id>/timeline": {"GET": Route(get_timeline, Needs(P.LIST_BOTS, On.BOT))},
     **{
         f"/bots/<path:bot_id>/{verb}": {
             "POST": Route(partial(steer_bot, verb=verb), Needs(P.QUARANTINE_BOT, On.BOT))

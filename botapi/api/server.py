@@ -68,6 +68,10 @@ class ApiServer(ApiParts):
         """One page of a bot's events, newest first."""
         return bots.events(self, bot_id, query)
 
+    def timeline(self, bot_id: str, query: Query) -> Json:
+        """What a bot was at over a span of time."""
+        return bots.timeline(self, bot_id, query)
+
     def audit(self, query: Query) -> Json:
         """One page of the audit record, newest first."""
         return audit.listed(self, query)

@@ -7,6 +7,7 @@ from typing import Any
 
 from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.bot_event import BotEvent
+from botapi.domain.bot_timeline import Interval, Share
 from botapi.domain.completion import cause_of
 from botapi.domain.dimensions import unflatten
 from botapi.domain.names import parse_task_id, run_id
@@ -168,6 +169,24 @@ def event_view(event: BotEvent) -> Json:
         "quarantined": event.quarantined or None,
         "maintenance": event.maintenance or None,
     }
+
+
+def interval_view(interval: Interval) -> Json:
+    """What a bot was at for a while."""
+    return {
+        "begin": rfc3339(interval.begin_ms),
+        "end": rfc3339(interval.end_ms),
+        "seconds": (interval.end_ms - interval.begin_ms) / 1000,
+        "state": interval.state,
+        "task_id": _task_id(interval.task_id),
+        "reason": interval.reason or None,
+    }
+
+
+def share_view(share: Share) -> Json:
+    """How long a bot was in a state."""
+    seconds = share.length_ms / 1000
+    return {"state": share.state, "seconds": seconds, "share": round(share.share, 4)}
 
 
 def audit_view(body: Mapping[str, Any]) -> Json:

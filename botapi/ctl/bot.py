@@ -15,11 +15,18 @@ from botapi.ctl.errors import Invalid, TimedOut
 from botapi.ctl.events import EVENTS, follow_events, follow_log, is_important, show_log
 from botapi.ctl.exits import Exit
 from botapi.ctl.http import CONNECTIONS, segment
+from botapi.ctl.output import Listing, key
 from botapi.ctl.paging import NothingMatched, read_pages, show_pages
 from botapi.ctl.parallel import in_order
-from botapi.ctl.params import duration
+from botapi.ctl.params import duration, moment
 from botapi.ctl.task_filters import as_query, task_filters
 from botapi.ctl.tasks import TASKS
+
+INTERVALS = Listing(
+    "interval",
+    (key("begin"), key("end"), key("seconds"), key("state"), key("task_id"), key("reason")),
+)
+SHARES = Listing("share", (key("state"), key("seconds"), key("share")))
 
 
 @click.group()
@@ -80,6 +87,31 @@ def log(
     """Print what a bot said itself, its notes and errors with their whole text, oldest first."""
     path = f"/bots/{segment(bot_id)}/events"
     return follow_log(call, path, limit, timeout_s) if follow else show_log(call, path, limit)
+
+
+@bot.command()
+@bot_id_argument
+@click.option("--from", "since", type=moment, metavar="TIME", help="By default a day before --to.")
+@click.option("--to", "until", type=moment, metavar="TIME", help="By default now.")
+@click.option("--shares", "wants_shares", is_flag=True, help="Only how long in each state.")
+@client_command
+def timeline(
+    call: Invocation,
+    bot_id: str,
+    since: str | None,
+    until: str | None,
+    wants_shares: bool,  # noqa: FBT001 - an option
+) -> None:
+    """Print what a bot was at, and from when to when, oldest first."""
+    span = [(name, value) for name, value in (("from", since), ("to", until)) if value]
+    found = call.client.get(f"bot {bot_id}", f"/bots/{segment(bot_id)}/timeline", span)
+    if found["cut"]:
+        call.note(f"there was more than fits: this begins at {found['from']}")
+    if wants_shares:
+        output.show_list(call.form, SHARES, found["shares"], found)
+    else:
+        output.show_list(call.form, INTERVALS, found["intervals"], found)
+        call.note(", ".join(f"{one['state']} {one['share']:.1%}" for one in found["shares"]))
 
 
 @bot.command("tasks")

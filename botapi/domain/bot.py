@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any
 
 SELF_QUARANTINED = "Bot self-quarantined."
+PAUSED_BY = "paused by an operator: "
+"""How the reason of a pause begins where it stands among those of maintenance."""
 TERMINATION_FLAG = 1
 SWAP_WINDOW_MS = 600_000
 SWAPS_TO_QUARANTINE = 3
@@ -115,7 +117,7 @@ class Bot:
     @property
     def pause_words(self) -> list[str]:
         """An operator's pause, as a further reason of maintenance."""
-        return [f"paused by an operator: {self.pause}"] * bool(self.pause)
+        return [f"{PAUSED_BY}{self.pause}"] * bool(self.pause)
 
     def steered(self, own: Health) -> Health:
         """What the bot says of its health, with what admins and operators say of it."""

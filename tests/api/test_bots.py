@@ -123,7 +123,9 @@ def test_bot_id_may_hold_a_slash_and_blanks(admin, make_bot):
     assert admin.get("/bots/a%2Fb%20c%25/events").json["items"]
 
 
-@pytest.mark.parametrize("path", ["/bots/nobody", "/bots/nobody/events", "/bots/" + "x" * 2000])
+@pytest.mark.parametrize(
+    "path", ["/bots/nobody", "/bots/nobody/events", "/bots/nobody/timeline", "/bots/" + "x" * 2000]
+)
 def test_unknown_bot_is_404(admin, path):
     reply = admin.get(path)
     assert (reply.status_code, reply.json["code"]) == (404, "not_found")
@@ -149,3 +151,79 @@ def test_bot_of_another_version_is_told_from_the_others(admin, make_bot):
     view = admin.get("/bots/vm1").json
     assert view["version"] != view["expected_version"]
     assert len(view["expected_version"]) == 64
+
+
+def states(timeline):
+    return [(one["state"], one["seconds"]) for one in timeline["intervals"]]
+
+
+def test_timeline_is_what_the_bot_was_at(admin, make_bot, clock):
+    bot = make_bot("vm1")
+    clock.advance(100)
+    bot.start()
+    clock.advance(10)
+    task_id = admin.submit("x")["task_id"]
+    run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
+    clock.advance(30)
+    bot.finish(run_id)
+    clock.advance(5)
+    admin.post("/bots/vm1/quarantine", {"reason": "smoke"})
+    bot.poll()
+    clock.advance(15)
+    found = admin.get("/bots/vm1/timeline").json
+    assert states(found) == [
+        ("unknown", 86_400.0 - 60),
+        ("idle", 10.0),
+        ("busy", 30.0),
+        ("idle", 5.0),
+        ("quarantined", 15.0),
+    ]
+    assert [one["task_id"] for one in found["intervals"]] == [None, None, task_id, None, None]
+    assert found["intervals"][-1]["reason"] == "quarantined by an admin: smoke"
+    assert found["intervals"][0]["begin"] == found["from"] == "2026-03-03T06:08:47.089Z"
+    assert found["intervals"][-1]["end"] == found["to"] == "2026-03-04T06:08:47.089Z"
+    assert (found["bot_id"], found["cut"]) == ("vm1", False)
+    assert found["shares"][1] == {"state": "busy", "seconds": 30.0, "share": 0.0003}
+
+
+def test_timeline_of_a_span_begins_with_what_the_bot_was_at_before(admin, make_bot, clock):
+    sick = make_bot("vm1")
+    sick.state["quarantined"] = "no disk"
+    sick.handshake()
+    sick.poll()
+    clock.advance(60)
+    found = admin.get(
+        "/bots/vm1/timeline?from=2026-03-04T06:06:17.089Z&to=2026-03-04T06:06:27.089Z"
+    ).json
+    assert states(found) == [("quarantined", 10.0)]
+    future = admin.get("/bots/vm1/timeline?from=2026-03-04T06:07:00Z&to=2026-03-05T00:00:00Z").json
+    assert (future["to"], states(future)) == ("2026-03-04T06:07:07.089Z", [("quarantined", 7.089)])
+
+
+def test_timeline_says_when_there_were_more_events_than_it_reads(
+    admin, ready_bot, clock, monkeypatch
+):
+    monkeypatch.setattr("botapi.api.bots.MAX_TIMELINE_EVENTS", 2)
+    for n in range(3):
+        clock.advance(10)
+        ready_bot.call("/event", event="bot_log", message="x", request_uuid=f"u{n}")
+    clock.advance(10)
+    found = admin.get("/bots/vm1/timeline").json
+    assert (found["cut"], found["from"]) == (True, "2026-03-04T06:06:27.089Z")
+    assert states(found) == [("idle", 20.0)]
+    before = admin.get(f"/bots/vm1/timeline?to={found['from']}").json
+    assert (before["cut"], before["to"]) == (True, found["from"])
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ("from=yesterday", '?from: "yesterday" is not a time with its zone'),
+        ("from=2026-03-04T07:00:00Z", "?from: 2026-03-04T07:00:00.000Z is not before the end, "),
+        ("from=2026-03-04T05:00:00Z&to=2026-03-04T05:00:00Z", "?from: 2026-03-04T05:00:00.000Z "),
+        ("limit=1", "?limit: no such parameter"),
+    ],
+)
+def test_timeline_refuses_a_span_that_is_none(admin, ready_bot, query, complaint):
+    reply = admin.get(f"/bots/vm1/timeline?{query}")
+    assert (reply.status_code, reply.json["detail"][: len(complaint)]) == (400, complaint)

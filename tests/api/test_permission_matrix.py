@@ -62,6 +62,7 @@ CALLS = {
     ("POST", "/bots/<path:bot_id>/terminate"): ("terminate", "bot", {}),
     ("GET", "/bots/<path:bot_id>/tasks"): ("tasks", "bot"),
     ("GET", "/bots/<path:bot_id>/events"): ("bots", "bot"),
+    ("GET", "/bots/<path:bot_id>/timeline"): ("bots", "bot"),
     ("POST", "/bots/<path:bot_id>/quarantine"): ("quarantine", "bot", {"reason": "x"}),
     ("POST", "/bots/<path:bot_id>/release"): ("quarantine", "bot", {}),
     ("POST", "/bots/<path:bot_id>/pause"): ("quarantine", "bot", {"reason": "x"}),

@@ -599,3 +599,28 @@ def test_followed_log_goes_on_behind_what_was_shown(script, skep, monkeypatch):
     done = skep("-o", "id", "bot", "log", "b1", "--follow")  # ends when the script is over
     assert (done.exit_code, done.stdout) == (3, "e1\ne2\ne5\n"), done.stderr
     assert skep("-o", "csv", "bot", "log", "b1", "--follow").exit_code == 2
+
+
+def test_timeline_prints_intervals_and_sums_them_up(script, skep):
+    interval = {"begin": "t1", "end": "t2", "seconds": 60.0, "state": "busy"}
+    interval |= {"task_id": "a0", "reason": None}
+    shares = [
+        {"state": "busy", "seconds": 60.0, "share": 0.75},
+        {"state": "unknown", "seconds": 20.0, "share": 0.25},
+    ]
+    found = {"from": "t0", "cut": True, "intervals": [interval], "shares": shares}
+    for _ in range(3):
+        script.reply(200, found)
+    span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z")
+    done = skep("bot", "timeline", "b1", *span)
+    assert (done.exit_code, done.stdout) == (0, "t1\tt2\t60.0\tbusy\ta0\t\n")
+    assert done.stderr == (
+        "there was more than fits: this begins at t0\nbusy 75.0%, unknown 25.0%\n"
+    )
+    assert script.calls == [
+        "GET /api/v1/bots/b1/timeline"
+        "?from=2026-01-01T00%3A00%3A00.000Z&to=2026-01-02T00%3A00%3A00.000Z"
+    ]
+    done = skep("bot", "timeline", "b1", "--shares")
+    assert done.stdout == "busy\t60.0\t0.75\nunknown\t20.0\t0.25\n"
+    assert json.loads(skep("bot", "timeline", "b1", "-o", "json").stdout) == found
