@@ -1,6 +1,6 @@
 """`skep bots`, `skep terminate`, `skep delete-bots`, and how these and others choose bots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -162,7 +162,7 @@ def delete_bots(
 ) -> int:
     """Forget bots, by id or by a filter; asks first. Without --force only those that are dead."""
     filters = one_of_both("delete-bots", bot_ids, **asked)
-    chosen = found(call, filters, limit) if filters else _named(call, bot_ids)
+    chosen = found(call, filters, limit) if filters else named(call, bot_ids)
     alive = [bot["bot_id"] for bot in chosen if bot["status"] != "dead"]
     if alive and not force and bot_ids:
         problem = f"{', '.join(alive[:5])}: not dead"
@@ -191,7 +191,8 @@ def one_of_both(
     return filters
 
 
-def _named(call: Invocation, bot_ids: tuple[str, ...]) -> list[output.Json]:
+def named(call: Invocation, bot_ids: Iterable[str]) -> list[output.Json]:
+    """The bots of these ids, each once. Raises NotFound."""
     return [call.client.get(f"bot {i}", f"/bots/{segment(i)}") for i in dict.fromkeys(bot_ids)]
 
 

@@ -109,6 +109,13 @@ class Conflict(CtlError):
     default_hint = "look at its present state, then decide again"
 
 
+class Failed(CtlError):
+    """It was done, and some of those that it was done to failed."""
+
+    exit_code = Exit.FAILED
+    default_hint = "the results name them and say why"
+
+
 class NoCapacity(CtlError):
     """No bot that is known could do it; nothing was queued."""
 

@@ -5,6 +5,7 @@ Each is a function that click takes as a type; BadParameter is its one error.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -18,6 +19,33 @@ def duration(text: str) -> float:
         return duration_s(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """At most so many, or so many of a hundred."""
+
+    number: int
+    is_percent: bool
+
+    def of(self, count: int) -> int:
+        """How many of `count` things that is, rounded down."""
+        return count * self.number // 100 if self.is_percent else min(self.number, count)
+
+    def __str__(self) -> str:
+        return f"{self.number}%" if self.is_percent else str(self.number)
+
+
+def bound(text: str) -> Bound:
+    """A bound, of `3` or `25%`."""
+    digits = text.removesuffix("%")
+    is_percent = digits != text
+    if not digits.isdecimal() or len(digits) > 6 or (is_percent and int(digits) > 100):
+        raise click.BadParameter(f"{text!r} is neither a number, such as 3, nor a share, as 25%")
+    return Bound(int(digits), is_percent)
+
+
+bound.__name__ = "N|P%"
 
 
 def whole_duration(text: str) -> int:

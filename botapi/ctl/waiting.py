@@ -41,6 +41,11 @@ class Patience:
         self._asked_at = self.now()
         self._end_at = None if self.allowed_s is None else self._asked_at + self.allowed_s
 
+    @property
+    def is_over(self) -> bool:
+        """Is the time that was allowed over?"""
+        return self._end_at is not None and self.now() >= self._end_at
+
     def next_hold_s(self) -> int:
         """Whole seconds to ask the server for; 0 in the last moment."""
         left = WAIT_MAX_S if self._end_at is None else max(0.0, self._end_at - self.now())
@@ -54,7 +59,7 @@ class Patience:
 
         A server that does not hold its answers is not asked more than twice a second.
         """
-        if self._end_at is not None and self.now() >= self._end_at:
+        if self.is_over:
             raise OutOfTime
         if self.now() - self._asked_at < PAUSE_S:
             self.pause(PAUSE_S)

@@ -449,6 +449,75 @@ def test_bots_are_steered_by_id_each_with_the_reason(script, skep, verb):
     assert [asked.body for asked in script.asked] == [{"reason": "disk"}] * 2
 
 
+def bot_of(bot_id, status="idle", session_id="s1", **more):
+    bot = {"bot_id": bot_id, "status": status, "session_id": session_id, "task_id": None}
+    return bot | {"version": "v1", "expected_version": "v2"} | more
+
+
+@pytest.mark.parametrize("verb", ["pause", "quarantine", "drain"])
+def test_bots_that_would_be_too_many_are_not_touched(script, skep, verb):
+    page = [bot_of("b1"), bot_of("b2", "dead"), bot_of("b3"), bot_of("b4")]
+    script.reply(200, {"items": page, "next_cursor": None})
+    for bot_id in ("b1", "b2"):
+        script.reply(200, bot_of(bot_id, "paused"))
+    for bot_id in ("b1", "b2") if verb == "drain" else ():
+        script.reply(200, bot_of(bot_id, "paused"))
+    words = ("-q", "pool:a", "--yes", "--reason", "disk", "--max-unavailable", "50%")
+    done = skep("bot", verb, *words)
+    assert done.exit_code == 9
+    why = "at most 2 may be unavailable"
+    assert done.stdout == (
+        "b1\tdone\tpaused\t\nb2\tdone\tpaused\t\n"
+        f"b3\tnot touched\tidle\t{why}\nb4\tnot touched\tidle\t{why}\n"
+    )
+    assert f"error: bot {verb}: 2 done, 2 not touched: b3: {why}\n" in done.stderr
+    assert script.replies == []
+    posts = [call for call in script.calls if call.startswith("POST")]
+    steer = "pause" if verb == "drain" else verb
+    assert posts == [f"POST /api/v1/bots/{i}/{steer}" for i in ("b1", "b2")]
+
+
+def test_named_bots_are_restarted_one_after_the_other(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.in_turn.LOOK_S", 0.0)
+    for bot in (bot_of("b1"), bot_of("b2"), bot_of("b1")):
+        script.reply(200, bot)
+    script.reply(200, bot_of("b1", "dead")).reply(200, bot_of("b1", session_id="s2"))
+    script.reply(200, bot_of("b2")).reply(200, bot_of("b2", session_id="s2"))
+    words = ("b1", "b2", "--reason", "x", "--max-unavailable", "1", "-o", "id")
+    done = skep("bot", "restart", *words)
+    assert (done.exit_code, done.stdout) == (0, "b1\nb2\n"), done.stderr
+    assert script.calls[2:] == [
+        "POST /api/v1/bots/b1/restart",
+        "GET /api/v1/bots/b1",
+        "GET /api/v1/bots/b1",
+        "POST /api/v1/bots/b2/restart",
+        "GET /api/v1/bots/b2",
+    ]
+
+
+def test_restart_says_what_was_done_failed_and_not_touched(script, skep):
+    for bot_id in ("b1", "b2"):
+        script.reply(200, bot_of(bot_id))
+    script.refuse(403, "not yours")
+    words = ("b1", "b2", "--reason", "x", "--max-unavailable", "1", "-o", "json")
+    done = skep("bot", "restart", *words)
+    assert done.exit_code == 1
+    rows = json.loads(done.stdout)["items"]
+    assert [(row["bot_id"], row["result"]) for row in rows] == [
+        ("b1", "failed"),
+        ("b2", "not touched"),
+    ]
+    assert "1 failed, 1 not touched: b1: restart b1: not yours" in done.stderr
+
+
+def test_restart_that_waits_in_vain_is_exit_6(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.in_turn.LOOK_S", 0.0)
+    for _ in range(3):
+        script.reply(200, bot_of("b1"))
+    done = skep("bot", "restart", "b1", "--reason", "x", "--wait", "--timeout", "0")
+    assert (done.exit_code, done.stdout.split("\t")[:2]) == (6, ["b1", "failed"]), done.stderr
+
+
 def test_compare_shows_only_the_keys_that_differ(script, skep):
     for cores in ("4", "8"):
         dimensions = {"os": ["Linux"], "cores": [cores]}

@@ -6,6 +6,7 @@ import click
 import pytest
 
 from botapi.ctl.params import (
+    bound,
     colon,
     duration,
     equals,
@@ -65,3 +66,9 @@ def test_optional_dimension_may_hold_colons():
     for text in ("k=v", "kv:30", "k=v:soon", "k=v:1.5"):
         with pytest.raises(click.BadParameter):
             optional_dimension(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "101%", "%", "1234567"])
+def test_bound_is_a_number_or_a_share(text):
+    with pytest.raises(click.BadParameter, match="neither a number, such as 3, nor a share"):
+        bound(text)
