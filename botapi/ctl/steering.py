@@ -1,4 +1,4 @@
-"""`skep bot quarantine|release|pause|drain|resume|restart`: one bot, or many in turn."""
+"""`skep bot quarantine|release|pause|drain|resume|restart|update`: one bot, or many in turn."""
 
 import math
 from collections.abc import Callable
@@ -111,10 +111,20 @@ def restart(call: Invocation, **asked: Any) -> int:
     return _restart(call, **asked)
 
 
-VERBS = (quarantine, release, pause, drain, resume, restart)
+@click.command()
+@_bounded
+@_back
+@_each
+@client_command
+def update(call: Invocation, **asked: Any) -> int:
+    """Have bots start over that do not run the version expected of them, so that they take it."""
+    return _update(call, **asked)
 
 
-_CALLS = {"drain": "pause"}
+VERBS = (quarantine, release, pause, drain, resume, restart, update)
+
+
+_CALLS = {"drain": "pause", "update": "restart"}
 """The call of the API for a verb that has another name."""
 
 
@@ -175,6 +185,33 @@ def _restart(
     return show_outcomes(call, "bot restart", turns.steer(bots))
 
 
+def _update(
+    call: Invocation,
+    *,
+    reason: str,
+    wait: bool,
+    timeout_s: float | None,
+    max_unavailable: Bound | None,
+    max_fail: Bound | None,
+    **asked: Any,
+) -> int:
+    bots = _chosen(call, "update", are_read=True, **asked)
+    ask = _asking(call, "update", reason)
+    limits = limits_of(len(bots), max_unavailable, max_fail)
+    if not wait and max_unavailable is None and max_fail is None:
+        outcomes = steer_within(ask, bots, limits, _unless_current)
+        return show_outcomes(call, "bot update", outcomes)
+    turns = InTurn(
+        ask=ask,
+        read=partial(_read, call),
+        is_back=_is_updated,
+        settle=_unless_current,
+        limits=limits,
+        timeout_s=timeout_s,
+    )
+    return show_outcomes(call, "bot update", turns.steer(bots))
+
+
 def _not_settled(_bot: output.Json) -> None:
     """Every bot may be kept from work, whatever it is."""
 
@@ -185,10 +222,27 @@ def _unless_dead(bot: output.Json) -> Outcome | None:
     return Outcome(bot["bot_id"], Result.LEFT, "dead", "it is dead; it starts over by itself")
 
 
+def _unless_current(bot: output.Json) -> Outcome | None:
+    """Nothing to do for a bot that runs what it should; nothing that could be done for some."""
+    expected = bot["expected_version"]
+    if not expected:
+        why = "the server expects no version of it"
+        return Outcome(bot["bot_id"], Result.LEFT, bot["status"], why)
+    if bot["version"] == expected:
+        why = "it runs the expected version"
+        return Outcome(bot["bot_id"], Result.DONE, bot["status"], why)
+    return _unless_dead(bot)
+
+
 def _has_started_over(before: output.Json, now: output.Json) -> bool:
     """Is it a new run of the bot, as good as it was before?"""
     is_new = now["session_id"] != before["session_id"]
     return is_new and (is_available(now) or not is_available(before))
+
+
+def _is_updated(before: output.Json, now: output.Json) -> bool:
+    """Has it started over with the version that is expected of it now?"""
+    return _has_started_over(before, now) and now["version"] == now["expected_version"]
 
 
 def _chosen(

@@ -518,6 +518,36 @@ def test_restart_that_waits_in_vain_is_exit_6(script, skep, monkeypatch):
     assert (done.exit_code, done.stdout.split("\t")[:2]) == (6, ["b1", "failed"]), done.stderr
 
 
+def test_update_restarts_only_bots_that_run_another_version_than_they_should(script, skep):
+    page = [
+        bot_of("b1"),
+        bot_of("b2", version="v2"),
+        bot_of("b3", expected_version=None),
+        bot_of("b4", "dead"),
+    ]
+    script.reply(200, {"items": page, "next_cursor": None}).reply(200, bot_of("b1"))
+    done = skep("bot", "update", "-q", "pool:a", "--yes", "--reason", "x")
+    assert done.exit_code == 9
+    assert [line.split("\t") for line in done.stdout.splitlines()] == [
+        ["b1", "done", "idle", ""],
+        ["b2", "done", "idle", "it runs the expected version"],
+        ["b3", "not touched", "idle", "the server expects no version of it"],
+        ["b4", "not touched", "dead", "it is dead; it starts over by itself"],
+    ]
+    assert script.calls[1:] == ["POST /api/v1/bots/b1/restart"]
+    assert script.asked[1].body == {"reason": "x"}
+
+
+def test_update_waits_until_the_bot_runs_the_version_that_is_expected(script, skep, monkeypatch):
+    monkeypatch.setattr("botapi.ctl.in_turn.LOOK_S", 0.0)
+    script.reply(200, bot_of("b1")).reply(200, bot_of("b1"))
+    script.reply(200, bot_of("b1", session_id="s2"))
+    script.reply(200, bot_of("b1", session_id="s3", version="v2"))
+    done = skep("bot", "update", "b1", "--reason", "x", "--wait")
+    assert (done.exit_code, done.stdout) == (0, "b1\tdone\tidle\t\n"), done.stderr
+    assert script.replies == []
+
+
 def test_compare_shows_only_the_keys_that_differ(script, skep):
     for cores in ("4", "8"):
         dimensions = {"os": ["Linux"], "cores": [cores]}
