@@ -21,6 +21,19 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from error
 
 
+def lasting(text: str) -> float:
+    """As `duration`, of something that is to last: more than nothing."""
+    seconds = duration(text)
+    if seconds <= 0:
+        raise click.BadParameter(
+            f"{text!r} is no time at all; leave it out for 'until somebody ends it'"
+        )
+    return seconds
+
+
+lasting.__name__ = "duration"  # what --help shows
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """At most so many, or so many of a hundred."""

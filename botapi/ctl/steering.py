@@ -27,7 +27,7 @@ from botapi.ctl.in_turn import (
 )
 from botapi.ctl.paging import NothingMatched
 from botapi.ctl.parallel import in_order
-from botapi.ctl.params import Bound, bound, duration
+from botapi.ctl.params import Bound, bound, duration, lasting
 
 _reason = click.option(
     "--reason", required=True, help="Why; it is shown and kept in the audit record."
@@ -53,7 +53,7 @@ def _bounded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _kept_from_work(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `_bounded`, for how long, and how long to wait."""
-    ends = click.option("--for", "for_s", type=duration, help="It ends by itself after that time.")
+    ends = click.option("--for", "for_s", type=lasting, help="It ends by itself after that time.")
     return _bounded(ends(_timeout(command)))
 
 

@@ -548,6 +548,13 @@ def test_update_waits_until_the_bot_runs_the_version_that_is_expected(script, sk
     assert script.replies == []
 
 
+@pytest.mark.parametrize("verb", ["pause", "quarantine", "drain"])
+def test_time_that_is_none_is_refused_in_one_line(script, skep, verb):
+    done = skep("bot", verb, "b1", "--reason", "x", "--for", "0")
+    assert (done.exit_code, done.stdout, script.asked) == (2, "", [])
+    assert "leave it out for 'until somebody ends it'" in done.stderr.splitlines()[-1]
+
+
 def test_compare_shows_only_the_keys_that_differ(script, skep):
     for cores in ("4", "8"):
         dimensions = {"os": ["Linux"], "cores": [cores]}

@@ -10,6 +10,7 @@ from botapi.ctl.params import (
     colon,
     duration,
     equals,
+    lasting,
     moment,
     optional_dimension,
     whole_duration,
@@ -72,3 +73,9 @@ def test_optional_dimension_may_hold_colons():
 def test_bound_is_a_number_or_a_share(text):
     with pytest.raises(click.BadParameter, match="neither a number, such as 3, nor a share"):
         bound(text)
+
+
+def test_what_is_to_last_lasts_more_than_nothing():
+    assert lasting("1h") == 3600
+    with pytest.raises(click.BadParameter, match="leave it out for 'until somebody ends it'"):
+        lasting("0")
