@@ -6,17 +6,14 @@ from dataclasses import replace
 
 import msgspec
 
-from botapi.api import access, bot_queries, cursors, filters, queries
+from botapi.api import access, bot_history, bot_queries, cursors, filters, queries
 from botapi.api.bodies import Body
 from botapi.api.bot_queries import BotFilter, count_bots, find_bots
 from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
-from botapi.api.views import bot_view, event_view, interval_view, rfc3339, share_view
+from botapi.api.views import bot_view, event_view
 from botapi.api.why import count_statuses
-from botapi.clock import DAY_MS
-from botapi.domain import bot_timeline
 from botapi.domain.bot import Bot, BotStatus
-from botapi.domain.bot_event import BotEvent
 from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.filter_facts import BotFacts
@@ -48,24 +45,22 @@ class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
 
 STEER_BODY = Body(SteerBody)
 REASON_BODY = Body(ReasonBody)
-MAX_TIMELINE_EVENTS = 2_000
-"""Events that one timeline of a bot is read from."""
-EVENTS_BEFORE = 10
-"""Events read to tell what a bot was at then: not each tells whether it was dead."""
 NEEDS_REASON = frozenset({Steer.QUARANTINE, Steer.PAUSE, Steer.RESTART})
-LIST_PARAMETERS = ("q", "dimension", "status", "count", "limit", "cursor")
+LIST_PARAMETERS = ("q", "dimension", "status", "at", "count", "limit", "cursor")
 
 
 def listed(parts: ApiParts, caller: Caller, query: Query, base_url: str) -> Json:
     """One page of bots by id, of pools that the caller may list.
 
     The counts by status are of the bots with these dimensions. With a `q` they are there
-    only when the index can answer it.
+    only when the index can answer it. With `at` it is the fleet as it was then.
     """
     queries.check_names(query, LIST_PARAMETERS)
     plan = filters.plan_bots(_asked_by(query), query)
     dimensions = access.confined(caller, Permission.LIST_BOTS, plan.asked.dimensions)
     plan = replace(plan, asked=replace(plan.asked, dimensions=dimensions))
+    if queries.last(query, "at"):
+        return bot_history.fleet_at(parts, plan, query)
     sieve = _sieve(parts, plan, base_url) if plan.rest.parts else None
     after = cursors.read_cursor(parts, "bots", query)
     limit = queries.page_limit(query)
@@ -157,44 +152,9 @@ def events(parts: ApiParts, bot_id: str, query: Query) -> Json:
 
 
 def timeline(parts: ApiParts, bot_id: str, query: Query) -> Json:
-    """What a bot was at from `from` to `to`; by default the last day.
-
-    It is read from at most `MAX_TIMELINE_EVENTS` of its events, the newest of that time:
-    when there were more, `cut` says so, and `from` is where the answer begins instead.
-    """
-    queries.check_names(query, ("from", "to"))
+    """What a bot was at, see `bot_history.timeline`. Raises Refusal."""
     _stored(parts, bot_id)
-    now_ms = parts.clock.now_ms()
-    end_ms = min(now_ms, queries.time_ms(query, "to") or now_ms)
-    start_ms = queries.time_ms(query, "from") or end_ms - DAY_MS
-    if start_ms >= end_ms:
-        raise refuse("?from", f"{rfc3339(start_ms)} is not before the end, {rfc3339(end_ms)}")
-
-    def build() -> Json:
-        lo, hi = codec.event_range(bot_id, start_ms, end_ms)
-        docs = parts.store.scan(codec.EVENT, lo, hi, limit=MAX_TIMELINE_EVENTS + 1)
-        is_cut = len(docs) > MAX_TIMELINE_EVENTS
-        within = [codec.read_event(doc) for doc in docs[:MAX_TIMELINE_EVENTS]]
-        begin_ms = within[-1].at_ms if is_cut else start_ms
-        before = [] if is_cut else _last_events(parts, bot_id, start_ms)
-        intervals = bot_timeline.timeline(before, within, begin_ms, end_ms)
-        return {
-            "bot_id": bot_id,
-            "from": rfc3339(begin_ms),
-            "to": rfc3339(end_ms),
-            "cut": is_cut,
-            "intervals": [interval_view(one) for one in intervals],
-            "shares": [share_view(one) for one in bot_timeline.shares(intervals)],
-        }
-
-    return parts.concurrency.native(build)
-
-
-def _last_events(parts: ApiParts, bot_id: str, before_ms: int) -> list[BotEvent]:
-    """A few events of the bot before that time, newest first."""
-    lo, hi = codec.event_range(bot_id, 0, before_ms)
-    docs = parts.store.scan(codec.EVENT, lo, hi, limit=EVENTS_BEFORE)
-    return [codec.read_event(doc) for doc in docs]
+    return bot_history.timeline(parts, bot_id, query)
 
 
 def steer(

@@ -104,7 +104,7 @@ CALLS: Mapping[str, Described] = {
         "Keep a blob.", "Blob", body=BINARY, statuses=(200, 201)
     ),
     "GET /trees/<digest>/<size>": Described("List the files of a tree.", "Tree", PAGE),
-    "GET /bots": Described("List bots by id.", "BotPage", f"dimension status {LISTS}"),
+    "GET /bots": Described("List bots by id.", "BotPage", f"dimension status at {LISTS}"),
     "GET /bots/<path:bot_id>": Described("Read a bot.", "Bot", is_tagged=True),
     "DELETE /bots/<path:bot_id>": Described("Forget a bot.", "Deleted", "reason"),
     "POST /bots/<path:bot_id>/terminate": Described(

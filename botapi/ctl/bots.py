@@ -14,7 +14,7 @@ from botapi.ctl.exits import Exit
 from botapi.ctl.http import segment
 from botapi.ctl.output import Column, Listing, key
 from botapi.ctl.paging import NothingMatched, read_pages, show_pages
-from botapi.ctl.params import duration, equals
+from botapi.ctl.params import duration, equals, moment
 
 STATUSES = ("busy", "idle", "paused", "draining", "maintenance", "quarantined", "dead")
 
@@ -60,12 +60,14 @@ _status = click.option("--status", type=click.Choice(STATUSES), help="Only bots 
 @click.option("-bare", "--bare", is_flag=True, help="Ids only.")
 @click.option("-count", "--count", is_flag=True, help="Only how many of each status.")
 @click.option("-limit", "--limit", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--at", type=moment, metavar="TIME", help="As they were then: RFC 3339, -2h.")
 @client_command
 def bots(
     call: Invocation,
     bare: bool,  # noqa: FBT001 - an option
     count: bool,  # noqa: FBT001
     limit: int,
+    at: str | None,
     **asked: Any,
 ) -> int:
     """List bots by id, or count them.
@@ -73,8 +75,11 @@ def bots(
     \b
     skep bots -q 'pool:ci status:quarantined seen:>1h'
     skep bots -d os=Linux --cols bot_id,dimensions.cores,state.disk.free_mb
+    skep bots --at 'yesterday 14:00' --status quarantined
     """
-    filters = _filters(**asked)
+    filters = _filters(**asked) + ([("at", at)] if at else [])
+    if count and at:
+        raise Invalid("--count", "is not known of a time that is past", "leave out --at")
     if count:
         return _count(call, filters)
     return show_pages(call, BOTS, "/bots", filters, limit, "id" if bare else "")

@@ -6,7 +6,14 @@ from typing import Any
 
 from botapi.domain.bot import Bot, BotStatus, LiveBot
 from botapi.domain.completion import Cause, cause_of
-from botapi.domain.filter_language import Kind, Vocabulary
+from botapi.domain.filter_language import (
+    Compares,
+    Expression,
+    Has,
+    Kind,
+    Vocabulary,
+    terms,
+)
 from botapi.domain.names import parse_task_id, run_id
 from botapi.domain.task import Task, TaskState, is_final
 
@@ -62,6 +69,9 @@ BOT_WORDS = Vocabulary(
     paths=("state",),
     others_compare=True,
 )
+
+PRESENT_ONLY = frozenset({"seen", "first_seen", "has"})
+"""Keys of bots that nothing is kept of once they change."""
 
 STATES_OF_WORD: Mapping[str, frozenset[TaskState]] = {
     **{state.lower(): frozenset({state}) for state in TaskState},
@@ -184,6 +194,16 @@ _BOT_VALUES: Mapping[str, Any] = {
     "seen": lambda facts: [facts.seen()],
     "first_seen": lambda facts: [(facts.now_ms - facts.bot.first_seen_ms) / 1000],
 }
+
+
+def present_only(expression: Expression) -> str:
+    """The first term that can only be told of bots as they are now; empty when there is none."""
+    for term in terms(expression):
+        if isinstance(term, Has | Compares) and term.key in PRESENT_ONLY:
+            return term.key
+        if isinstance(term, Has) and term.key == "version" and CURRENT in term.values:
+            return f"version:{CURRENT}"
+    return ""
 
 
 def task_and_run(ids: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ A `Vocabulary` names the keys of one kind of thing; every other key is a tag or 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import ge, gt, le, lt
@@ -138,6 +138,18 @@ def parse(text: str, vocabulary: Vocabulary) -> All:
     if parser.at < len(text):
         raise FilterError(parser.at, text[parser.at], "closes nothing; leave it out")
     return found if isinstance(found, All) else All((found,))
+
+
+def terms(expression: Expression) -> Iterator[Has | Compares | Text]:
+    """What the filter asks for, term by term, whatever joins or denies them."""
+    match expression:
+        case All(parts) | Either(parts):
+            for part in parts:
+                yield from terms(part)
+        case Not(part):
+            yield from terms(part)
+        case _:
+            yield expression
 
 
 def passes(expression: Expression, facts: Facts) -> bool:

@@ -203,7 +203,7 @@ def test_timeline_of_a_span_begins_with_what_the_bot_was_at_before(admin, make_b
 def test_timeline_says_when_there_were_more_events_than_it_reads(
     admin, ready_bot, clock, monkeypatch
 ):
-    monkeypatch.setattr("botapi.api.bots.MAX_TIMELINE_EVENTS", 2)
+    monkeypatch.setattr("botapi.api.bot_history.MAX_TIMELINE_EVENTS", 2)
     for n in range(3):
         clock.advance(10)
         ready_bot.call("/event", event="bot_log", message="x", request_uuid=f"u{n}")
@@ -226,4 +226,111 @@ def test_timeline_says_when_there_were_more_events_than_it_reads(
 )
 def test_timeline_refuses_a_span_that_is_none(admin, ready_bot, query, complaint):
     reply = admin.get(f"/bots/vm1/timeline?{query}")
+    assert (reply.status_code, reply.json["detail"][: len(complaint)]) == (400, complaint)
+
+
+T0 = "2026-03-04T06:06:07.089Z"
+"""When the clock of tests begins."""
+
+
+def at(admin, seconds, more=""):
+    """The fleet so long after the clock began."""
+    return admin.get(
+        f"/bots?at=2026-03-04T06:{6 + seconds // 60:02d}:{7 + seconds % 60:02d}.089Z{more}"
+    )
+
+
+@pytest.fixture
+def changed_fleet(admin, make_bot, clock):
+    """vm1 was idle, busy and idle; vm2 came after 30 s sick; vm3 was there for 20 s."""
+    first = make_bot("vm1", dims={"gpu": ["a"]}).start()
+    third = make_bot("vm3").start()
+    clock.advance(10)
+    admin.submit("x", dimensions={"pool": ["default"], "gpu": ["a"]})
+    run_id = first.claim(first.update(nonblocking=False)["lease"])["task_id"]
+    clock.advance(10)
+    third.call("/event", event="bot_shutdown", message="bye", request_uuid="u1")
+    clock.advance(2)
+    third.call("/event", event="bot_log", message="late", request_uuid="u2")
+    clock.advance(2)
+    admin.call("DELETE", "/bots/vm3")
+    clock.advance(6)
+    second = make_bot("vm2")
+    second.state["quarantined"] = "no disk"
+    second.handshake()
+    second.poll()
+    clock.advance(10)
+    first.finish(run_id)
+    first.dims["gpu"] = ["b"]
+    first.poll()
+    clock.advance(10)
+
+
+def status_of(reply):
+    assert reply.status_code == 200, reply.text
+    return {bot["bot_id"]: bot["status"] for bot in reply.json["items"]}
+
+
+def test_fleet_is_what_it_was_at_that_time(admin, changed_fleet):
+    assert status_of(at(admin, 0)) == {"vm1": "idle", "vm3": "idle"}
+    assert status_of(at(admin, 15)) == {"vm1": "busy", "vm3": "idle"}
+    assert status_of(at(admin, 23)) == {"vm1": "busy", "vm3": "dead"}
+    assert status_of(at(admin, 25)) == {"vm1": "busy"}
+    assert status_of(at(admin, 35)) == {"vm1": "busy", "vm2": "quarantined"}
+    assert status_of(at(admin, 45)) == {"vm1": "idle", "vm2": "quarantined"}
+    then = at(admin, 35).json
+    assert (then["counts"], then["next_cursor"]) == (None, None)
+    first, second = then["items"]
+    assert set(first) == VIEW_KEYS
+    assert first["task_id"]
+    assert first["dimensions"]["gpu"] == ["a"]
+    assert (first["last_seen_at"], first["first_seen_at"], first["note"]) == (None, None, None)
+    assert (second["quarantine_reason"], second["version"]) == ("no disk", first["version"])
+
+
+def test_fleet_of_then_is_filtered_by_what_it_was_then(admin, changed_fleet):
+    assert status_of(at(admin, 35, "&q=status:busy")) == {"vm1": "busy"}
+    assert status_of(at(admin, 45, "&q=status:busy")) == {}
+    assert status_of(at(admin, 45, "&status=quarantined")) == {"vm2": "quarantined"}
+    assert status_of(at(admin, 35, "&dimension=gpu:a|c")) == {"vm1": "busy"}
+    assert status_of(at(admin, 45, "&dimension=gpu:a")) == {}
+    assert status_of(at(admin, 45, "&q=-gpu:b")) == {"vm2": "quarantined"}
+    assert status_of(at(admin, 35, "&q=disk OR id:vm1")) == {"vm1": "busy", "vm2": "quarantined"}
+
+
+def test_fleet_of_then_comes_in_pages_of_a_bounded_work(admin, changed_fleet, monkeypatch):
+    assert status_of(at(admin, 45, "&limit=1")) == {"vm1": "idle"}
+    monkeypatch.setattr("botapi.api.bot_history.MAX_LOOKED", 2)
+    one = at(admin, 15, "&limit=1").json
+    assert [bot["bot_id"] for bot in one["items"]] == ["vm1"]
+    rest = at(admin, 15, f"&cursor={one['next_cursor']}").json
+    assert ([bot["bot_id"] for bot in rest["items"]], rest["next_cursor"]) == (["vm3"], None)
+    short = at(admin, 15, "&q=id:vm3").json
+    assert short["items"] == []
+    again = at(admin, 15, f"&q=id:vm3&cursor={short['next_cursor']}")
+    assert status_of(again) == {"vm3": "idle"}
+    reply = at(admin, 25, f"&cursor={one['next_cursor']}")
+    assert (reply.status_code, reply.json["detail"]) == (
+        400,
+        "cursor: belongs to another list; start again without a cursor",
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "complaint"),
+    [
+        ("at=2026-03-04T06:07:07Z", f"?at: is in the future; here it is {T0}"),
+        (
+            "at=2026-02-01T00:00:00Z",
+            "?at: events are kept for 28 days; give a time after 2026-02-04",
+        ),
+        ("at=yesterday", '?at: "yesterday" is not a time with its zone'),
+        (f"at={T0}&count=exact", "?count: is not known of a time that is past; leave it out"),
+        (f"at={T0}&q=seen:<1h", '?q: "seen" is not known of a time that is past'),
+        (f"at={T0}&q=-(has:note OR id:x)", '?q: "has" is not known of a time that is past'),
+        (f"at={T0}&q=version!=current", '?q: "version:current" is not known of a time'),
+    ],
+)
+def test_fleet_of_a_time_that_nobody_knows_is_refused(admin, query, complaint):
+    reply = admin.get(f"/bots?{query}")
     assert (reply.status_code, reply.json["detail"][: len(complaint)]) == (400, complaint)

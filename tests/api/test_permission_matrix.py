@@ -403,6 +403,9 @@ def test_lists_show_own_pools_only(world):
     items = person.get("/tasks").json["items"]
     assert [task["task_id"] for task in items] == [world.tasks[OWN]]
     assert person.get("/tasks?tag=pool:other").status_code == 403
+    then = "at=2026-03-04T06:06:07.089Z"
+    assert [bot["bot_id"] for bot in person.get(f"/bots?{then}").json["items"]] == ["own1"]
+    assert person.get(f"/bots?{then}&dimension=pool:other").status_code == 403
     assert person.get("/bots?dimension=pool:other").status_code == 403
     assert person.get("/tasks?q=pool:other").json.get("items", []) == []
     assert person.get("/bots?q=pool:other").json.get("items", []) == []

@@ -277,6 +277,18 @@ def test_bots_are_listed_and_counted(script, skep):
     assert script.calls[1] == "GET /api/v1/bots?status=idle&limit=1"
 
 
+def test_bots_are_listed_as_they_were(script, skep):
+    script.reply(200, {"items": [bot_of("b1", "paused")], "next_cursor": None, "counts": None})
+    done = skep("bots", "--at", "2026-01-01T01:00:00+01:00", "--status", "paused", "--bare")
+    assert (done.exit_code, done.stdout) == (0, "b1\n"), done.stderr
+    assert script.calls == [
+        "GET /api/v1/bots?status=paused&at=2026-01-01T00%3A00%3A00.000Z&limit=1000"
+    ]
+    done = skep("bots", "--at", "-1h", "--count")
+    assert (done.exit_code, len(script.asked)) == (2, 1)
+    assert "--count: is not known of a time that is past" in done.stderr
+
+
 def test_bot_shows_itself_and_its_events(script, skep):
     script.reply(200, {"bot_id": "b/1", "status": "idle"})
     assert skep("bot", "show", "b/1").stdout == "bot_id\tb/1\nstatus\tidle\n"
