@@ -74,12 +74,13 @@ def bots(visit: Visit) -> Shown:
     """The fleet as a table, with counts that narrow it down."""
     found = visit.server.bots(visit.person, visit.query, visit.base_url)
     wanted = [value for value in visit.query.get("dimension", ()) if value]
+    counts = found["counts"]
     return Page(
         "bots.html",
         {
             "bots": found["items"],
-            "counts": found["counts"],
-            "total": sum(found["counts"].values()),
+            "counts": counts,
+            "total": None if counts is None else sum(counts.values()),
             "statuses": [str(status) for status in BotStatus],
             "status": visit.first("status"),
             "wanted": wanted,

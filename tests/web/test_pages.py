@@ -65,6 +65,15 @@ def test_bots_page_shows_status_with_its_reason_and_counts(browser, make_bot, cl
     assert "vm1" in text_of(browser.get("/bots?dimension=os:Linux&dimension=&status="))
 
 
+@pytest.mark.parametrize("query", ["q=ip:*", "at=2026-03-04T06:06:07.089Z"])
+def test_bots_page_leaves_out_counts_that_nobody_knows(browser, make_bot, query):
+    make_bot("vm1").start()
+    text = text_of(browser.get(f"/bots?{query}"))
+    assert "vm1" in text
+    assert " all 0" not in text
+    assert "No bot matches." in text_of(browser.get(f"/bots?{query}&dimension=os:BeOS"))
+
+
 def test_bots_page_has_the_next_page(browser, make_bot):
     for n in range(3):
         make_bot(f"vm{n}").start()
