@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from werkzeug.serving import make_server
 
+from botapi.api.views import rfc3339
 from botapi.auth.access import Role, new_api_key
 from botapi.cli import main
 from botapi.ctl.blobs import INSTANCE
@@ -525,3 +526,32 @@ def test_reproduce_only_prepares_and_says_what_is_missing(skep, tmp_path):
     assert "not reproduced: named caches git" in done.stderr
     assert stat.S_IMODE(os.stat(tmp_path / "w" / "run.sh").st_mode) == 0o700
     assert skep("reproduce", "1234567890abcde0").exit_code == 5
+
+
+# bots as they were
+
+
+def test_timeline_log_and_fleet_of_then_tell_of_the_same_bot(skep, bot, parts):
+    began_ms = parts.clock.now_ms()
+    parts.clock.advance(60)
+    assert skep("bot", "pause", "vm1", "--reason", "disk").exit_code == 0
+    bot.poll()
+    bot.call("/event", event="bot_error", message="no space\nleft", request_uuid="u1")
+    parts.clock.advance(40)
+    then, now = rfc3339(began_ms), rfc3339(parts.clock.now_ms())
+    rows = skep("bot", "timeline", "vm1", "--from", then, "--to", now, "--cols", "seconds,state")
+    assert rows.stdout == "60.0\tidle\n40.0\tpaused\n", rows.stderr
+    assert rows.stderr == "idle 60.0%, paused 40.0%\n"
+    assert skep("bot", "log", "vm1").stdout.endswith("Z bot_error\n  no space\n  left\n")
+    for when, status in ((then, "idle"), (now, "paused")):
+        assert skep("bots", "--at", when, "--cols", "bot_id,status").stdout == f"vm1\t{status}\n"
+    assert skep("bots", "--at", then, "--status", "paused").exit_code == 7
+
+
+def test_update_leaves_a_bot_alone_that_runs_what_it_should(skep, make_bot, bot):
+    old = make_bot("vm2", version="f" * 64)
+    old.handshake()
+    done = skep("bot", "update", "vm1", "vm2", "--reason", "new", "--cols", "bot_id,result,why")
+    assert done.stdout == "vm1\tdone\tit runs the expected version\nvm2\tdone\t\n", done.stderr
+    assert old.poll()["cmd"] == "update"
+    assert bot.poll()["cmd"] == "rbe"
