@@ -261,7 +261,9 @@ class BotServer:
         )
 
     def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
-        """Would this bot's next poll be answered `update` or `bot_restart`?"""
+        """Would its next poll be answered `update` or `bot_restart`, or has a person steered it?"""
+        if bot.restart_asked or bot.steered_since_event:
+            return True
         group = snapshot.bots.group_of(bot.bot_id)
         if group.config_hash != session.handshake_config_hash:
             return True

@@ -125,6 +125,24 @@ def test_asked_bot_restarts_at_its_next_poll_and_only_once(admin, bot):
     assert bot.poll()["cmd"] == "rbe"
 
 
+@pytest.mark.parametrize(
+    ("verb", "cmd"), [("restart", "bot_restart"), ("pause", "sleep"), ("quarantine", "sleep")]
+)
+def test_steered_bot_is_told_to_poll_before_it_is_held_again(admin, bot, verb, cmd):
+    steer(admin, verb, reason="stuck mount")
+    assert bot.update(nonblocking=False)["status"] == "BOT_TERMINATING"
+    bot.open_lease_session()
+    assert bot.update(nonblocking=False)["skep"] == {"poll": True}
+    assert bot.poll()["cmd"] == cmd
+
+
+def test_bot_that_has_heard_of_its_pause_is_not_told_to_poll_again(admin, bot):
+    steer(admin, "pause", reason="stuck mount")
+    bot.poll()
+    bot.open_lease_session()
+    assert "skep" not in bot.update()
+
+
 def test_run_of_a_bot_that_is_asked_to_restart_goes_on(admin, bot):
     admin.submit("x")
     run_id = bot.claim(bot.update(nonblocking=False)["lease"])["task_id"]
