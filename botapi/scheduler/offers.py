@@ -199,8 +199,11 @@ class Offers:
                 del self._waiters[waiter.bot_id]
 
     def _hear(self, topic: str) -> None:
-        """A commit somewhere queued something; runs on any thread."""
+        """A commit somewhere queued something, or steered a bot; runs on any thread."""
         kind, _, key = topic.partition("!")
+        if kind == "bot":
+            self._send_home(key)
+            return
         if kind == "pend":
             with self._lock:
                 self._hot.add(key)
@@ -209,6 +212,12 @@ class Offers:
         else:
             return
         self._wake.set()
+
+    def _send_home(self, bot_id: str) -> None:
+        with self._lock:
+            waiter = self._waiters.get(bot_id)
+        if waiter is not None:
+            waiter.done.set()
 
     def _recheck(self) -> None:
         """Look into the queues of all waiters, in case a hint was lost."""

@@ -42,7 +42,8 @@ def steer_bot(
 
     A bot that is kept from work is offered nothing from now on: its lease session is closed
     with the same change, so that it polls. A run that it has goes on. `until_ms` is when a
-    quarantine or a pause ends by itself; 0 is not. The bot's next call leaves an event.
+    quarantine or a pause ends by itself; 0 is not. Its held call is answered, and the next one
+    leaves an event.
     """
     key = join_key(bot_id)
 
@@ -60,6 +61,7 @@ def steer_bot(
             return bot
         after = replace(after, steered_since_event=True)
         txn.put(codec.BOT, codec.bot_doc(after, was))
+        txn.notify(f"bot!{bot_id}")
         is_free = not bot.task_id and leases is not None and not _has_offer(txn, leases)
         if steer.ends_work and is_free:
             txn.delete(codec.LSESSION, key)

@@ -10,7 +10,9 @@ from botapi.concurrency import Threads as ThreadForm
 from botapi.scheduler.offers import FIRST_LOOK_S, LONGEST_LOOK_S, MAX_ROUND, RECHECK_S, Offers
 from botapi.store import codec
 from botapi.store.protocol import Conflict
+from botapi.transactions.cancel_task import Actor
 from botapi.transactions.create_task import create_task
+from botapi.transactions.steer_bot import Steer, steer_bot
 from tests.factories import make_request, make_slice
 from tests.scheduler.conftest import HOLD_S, connect
 
@@ -95,6 +97,16 @@ def test_released_bots_may_wait_again(store, clock, offers, threads):
     submit(store, clock)
     threads.join()
     assert box["value"].bot_id == "vm1"
+
+
+def test_bot_that_is_steered_hears_of_it_at_once_and_no_other(store, clock, offers, threads):
+    box, other = (hold(threads, offers, store, clock, name) for name in ("vm1", "vm2"))
+    actor = Actor("admin", "new disk", "e1")
+    steer_bot(store, "vm1", Steer.PAUSE, actor, now_ms=clock.now_ms())
+    until(lambda: "value" in box)
+    assert box["value"] is None
+    assert offers.waiting_count() == 1
+    assert "value" not in other
 
 
 def test_second_call_of_a_bot_sends_the_first_home(store, clock, offers, threads):
