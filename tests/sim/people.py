@@ -1,9 +1,9 @@
-"""Submitters as generators: they create, repeat, cancel, kill, terminate, delete and read."""
+"""People as generators: they create, repeat, cancel, kill, terminate, delete, steer and read."""
 
 from dataclasses import replace
 from functools import partial
 
-from botapi.api import ending
+from botapi.api import bots, ending
 from botapi.api.new_tasks import make_task
 from botapi.api.task_queries import TaskFilter
 from botapi.domain.new_task import Form, NewTask
@@ -11,6 +11,7 @@ from botapi.domain.permissions import Caller, Grant, Role
 from botapi.domain.task import Slice
 from botapi.store import codec
 from botapi.transactions.cancel_task import Actor, cancel_task
+from botapi.transactions.steer_bot import Steer
 from tests.sim.net import Request, Sleep
 from tests.sim.server import CANARY, FLAKY, GRACE_S, TOLERANCE_S, Answer
 
@@ -127,6 +128,13 @@ def delete(user, bot_id, process):
     return Answer(200, {})
 
 
+def steer(user, bot_id, verb, for_s, process):
+    """What `POST /bots/<id>/pause` and its like do."""
+    body = bots.SteerBody(reason="looks at it", for_s=for_s)
+    bots.steer(process.parts.api, bot_id, verb, f"user:{user}", body, "http://skep")
+    return Answer(200, {})
+
+
 def read(task, process):
     """State and output of a task, as a reader puts them together."""
     (doc,) = process.store.get(codec.TASK, codec.task_key(task))
@@ -154,7 +162,9 @@ class Person:
             if self.made and self.random.random() < self.sim.plan.child:
                 wanted = self._child(wanted)
             yield from self._task(wanted)
-        yield from self._steer()
+            if self.random.random() < self.sim.plan.steer:
+                yield from self._steer()
+        yield from self._end_some()
 
     def _child(self, wanted):
         """Of a task made before; half of them wait for long and only their parent ends them."""
@@ -184,7 +194,14 @@ class Person:
             yield from self._create(wanted)
 
     def _steer(self):
-        """What operators do now and then."""
+        """Keep a bot from work for a while, let it work again, have it start over."""
+        bot_id, verb = self.random.choice(self.sim.plan.bots), self.random.choice(list(Steer))
+        for_s = self.random.randint(1, 20) if verb in {Steer.PAUSE, Steer.QUARANTINE} else 0
+        act = partial(steer, self.name, bot_id, verb, for_s)
+        yield from self._call("steer", act, (bot_id, str(verb), for_s), 3)
+
+    def _end_some(self):
+        """Cancel many, and send a bot away."""
         plan = self.sim.plan
         yield Sleep(self.random.uniform(0.0, 10.0))
         if self.random.random() < plan.cancel_many:

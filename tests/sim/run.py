@@ -242,6 +242,7 @@ def _plan(random):
         cancel_many=random.choice((0.0, 0.0, 0.0, 0.5)),
         terminate=random.choice((0.0, 0.0, 0.0, 0.5)),
         delete=random.choice((0.0, 0.0, 0.0, 0.4)),
+        steer=random.choice((0.0, 0.0, 0.2, 0.5)),
         child=random.choice((0.0, 0.3)),
         event=random.choice((0.0, 0.05, 0.2)),
         leave=random.choice((0.0, 0.0, 0.03)),
