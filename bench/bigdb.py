@@ -26,7 +26,7 @@ from botapi.concurrency import Threads
 from botapi.domain.names import new_request_id, run_id, task_id
 from botapi.domain.task import OutputPosition, Slice, Task, TaskRequest, TaskState
 from botapi.settings import Settings
-from botapi.store import codec
+from botapi.store import codec, sqlite_files
 from botapi.store.protocol import Doc, Store, Txn
 
 TASKS, BOTS = 1_000_000, 10_000
@@ -212,6 +212,8 @@ class BigFleet(Fleet):
     def _init(self) -> None:
         command = ["cp", "--reflink=auto", "-a", str(self._source / "data"), str(self.data)]
         subprocess.run(command, check=True)
+        # Else the first checkpoint waits until the system has written the whole copy out.
+        subprocess.run(["sync", str(self.data / sqlite_files.DATABASE)], check=True)
         self.key = (self._source / "key").read_text(encoding="utf-8")
         self._write_config()
 
