@@ -62,7 +62,7 @@ from botapi.scheduler.presence import Presence
 from botapi.scheduler.readiness import Readiness
 from botapi.scheduler.rollout import RingWatch, Rollouts
 from botapi.scheduler.sweeps import Sweeps
-from botapi.secrets.vault import Vault
+from botapi.secrets.vault import Vault, key_file_problem
 from botapi.settings import Settings
 from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError
 from botapi.transactions.create_keys import create_keys
@@ -361,6 +361,7 @@ def _observed(parts: Parts) -> Observed:
             parts.clock,
             load_keys=lambda: parts.bots.keys.secret("session"),
             archive_problem=parts.archives.problem,
+            secrets_problem=lambda: key_file_problem(parts.store, parts.bots.vault),
         ),
         fleet=FleetCounts(
             *shared, parts.archives, parts.concurrency, parts.clock, parts.settings.data_dir

@@ -11,14 +11,17 @@ import pytest
 from botapi import app as composition
 from botapi import metrics, observe
 from botapi.auth.access import new_api_key
+from botapi.clock import SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.names import new_request_id, task_id
 from botapi.domain.permissions import Role
 from botapi.observe import WorkerFiles, counted_here, merged, rendered
 from botapi.scheduler.latest import Latest
 from botapi.scheduler.readiness import CLOCK_TOLERANCE_MS
+from botapi.secrets.key_file import make_key_file
+from botapi.secrets.vault import NAMED
 from botapi.store import codec
-from botapi.store.protocol import Doc, Outage
+from botapi.store.protocol import Doc, Outage, join_key
 from botapi.transactions.create_api_key import create_api_key
 from tests.e2e.fleet import Api, ServerProcess, kill, wait_until
 from tests.fakes.person import Person, new_key
@@ -167,6 +170,25 @@ def newest(store, clock, ahead_ms, kind):
     else:
         doc = Doc("sweeper", {"holder": "h", "until_ms": at_ms + 10_000, "fence": 1})
     store.transact(lambda txn: txn.put(kind, doc), label="test")
+
+
+def test_server_without_the_key_file_is_not_ready_once_there_is_a_secret(
+    parts, client, store, clock, caplog
+):
+    path = parts.bots.vault.path
+    path.unlink(missing_ok=True)
+    assert readyz(client) == (200, "ready\n"), "nothing is sealed"
+    store.write_many([(NAMED, Doc(join_key("token"), {"v": 1}))])  # as another front end does
+    clock.advance(6)
+    assert readyz(client) == (503, "failing: secrets\n")
+    clock.advance(6)
+    assert readyz(client)[0] == 503
+    events = [record.event for record in caplog.records if hasattr(record, "event")]
+    assert events.count("secrets_cannot_be_opened") == 1, "it is said once"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_key_file(path, SystemRng())
+    clock.advance(6)
+    assert readyz(client) == (200, "ready\n")
 
 
 @pytest.mark.parametrize("kind", ["task", "audit", "duty"])

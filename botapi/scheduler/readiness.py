@@ -1,7 +1,8 @@
 """Can this process serve? Asked by whoever balances the load, answered from memory or in time.
 
 A server whose clock lies behind the newest stamp in its store would make tasks that seem
-older than those that are there, and would hold timers back: it says that it is not ready.
+older than those that are there, and would hold timers back: it says that it is not ready. So
+does one without the key file of secrets that were made elsewhere, as their tasks would fail here.
 """
 
 import logging
@@ -24,7 +25,7 @@ KEEP_S = 2.0
 WAIT_S = 2.0
 """Longest wait for the store; after it the store counts as away."""
 CLOCK_EVERY_S = 5.0
-"""Between two looks at the newest stamps, while somebody asks."""
+"""Between two looks at the newest stamps and the key file, while somebody asks."""
 WATCH_EVERY_S = 60.0
 """Between two looks when nobody asks."""
 CLOCK_TOLERANCE_MS = 300_000
@@ -33,7 +34,7 @@ _END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
 
-CHECKS = ("store", "schema", "clock", "bot_archive")
+CHECKS = ("store", "schema", "clock", "secrets", "bot_archive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,15 @@ class Readiness:
         *,
         load_keys: Callable[[], object],
         archive_problem: Callable[[], str],
+        secrets_problem: Callable[[], str],
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock
         self._load_keys = load_keys
         self._archive_problem = archive_problem
+        self._secrets_problem = secrets_problem
+        self._sealed = ""
         self._behind_ms = 0
         self._was_behind = False
         self._next_clock = float("-inf")
@@ -97,13 +101,22 @@ class Readiness:
             self._load_keys()
             if self._clock.monotonic() >= self._next_clock:
                 self._look_at_clock()
+                self._look_at_secrets()
         except StoreError as error:
             log.warning("not ready: the store: %s", error)
             failing.append("store")
         if self._was_behind:
             failing.append("clock")
+        if self._sealed:
+            failing.append("secrets")
         warnings = ("bot_archive",) if self._archive_problem() else ()
         return Found(tuple(failing), warnings)
+
+    def _look_at_secrets(self) -> None:
+        before, self._sealed = self._sealed, self._secrets_problem()
+        if self._sealed and self._sealed != before:
+            said = logs.event("secrets_cannot_be_opened")
+            log.error("secrets cannot be opened here: %s", self._sealed, extra=said)
 
     def _look_at_clock(self) -> None:
         now_ms = self._clock.now_ms()

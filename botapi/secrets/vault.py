@@ -8,7 +8,7 @@ from typing import Any
 
 from botapi.clock import Rng
 from botapi.secrets.envelope import KeyEncryptionKeys, Place, Sealed
-from botapi.secrets.key_file import read_keys
+from botapi.secrets.key_file import KeyFileError, read_keys
 from botapi.store import schema
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, join_key
 
@@ -77,6 +77,18 @@ class Vault:
     def rewrap(self, place: Place, sealed: Sealed) -> Sealed:
         """Raises BadSeal, KeyFileError."""
         return self.keys().rewrap(place, sealed, self._rng)
+
+
+def key_file_problem(store: Store, vault: Vault) -> str:
+    """Why nothing that is sealed in the store can be opened here; empty when it can be, or when
+    nothing is sealed. Raises StoreError."""
+    if not any(store.scan_keys(kind, "", "\U0010ffff", limit=1) for kind in (NAMED, OF_TASKS)):
+        return ""
+    try:
+        vault.keys()
+    except KeyFileError as error:
+        return str(error)
+    return ""
 
 
 def name_problem(name: str) -> str:
