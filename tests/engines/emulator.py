@@ -148,15 +148,19 @@ class Emulator:
         self.kill()
 
     def _signal(self, number):
-        servers = [process for process in led_by(self._leash) if process.name() == "java"]
+        servers = self._servers()
         assert servers, "the emulator is not there"
         for process in servers:
             process.send_signal(number)
 
+    def _servers(self):
+        return [process for process in led_by(self._leash) if process.name() == "java"]
+
     def _answers(self):
+        """Does it, and not somebody else on that port?"""
         try:
             with urllib.request.urlopen(f"http://{self.host}/", timeout=1.0) as answer:
-                return answer.status == 200
+                return answer.status == 200 and bool(self._servers())
         except (urllib.error.URLError, OSError):
             return False
 
