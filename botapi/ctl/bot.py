@@ -24,6 +24,9 @@ INTERVALS = Listing(
 )
 SHARES = Listing("share", (key("state"), key("seconds"), key("share")))
 
+_limit = click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+_follow_time = click.option("--timeout", "timeout_s", type=duration, help="How long to follow.")
+
 
 @click.group()
 def bot() -> None:
@@ -41,10 +44,10 @@ def show(call: Invocation, bot_id: str) -> None:
 
 @bot.command()
 @bot_id_argument
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@_limit
 @click.option("--important", is_flag=True, help="Without polls, idleness and a task's progress.")
 @click.option("--follow", is_flag=True, help="Oldest first, and go on with what happens.")
-@click.option("--timeout", "timeout_s", type=duration, help="How long to follow.")
+@_follow_time
 @client_command
 def events(
     call: Invocation,
@@ -69,9 +72,9 @@ def events(
 
 @bot.command()
 @bot_id_argument
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@_limit
 @click.option("--follow", is_flag=True, help="Go on with what it says.")
-@click.option("--timeout", "timeout_s", type=duration, help="How long to follow.")
+@_follow_time
 @client_command
 def log(
     call: Invocation,
