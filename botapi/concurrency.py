@@ -3,7 +3,8 @@
 Nothing else in Skep imports gevent. `app.py` chooses a form once and hands it down.
 Under gevent the loop runs in one thread: whatever may take longer than a point read goes
 through `native` (four reader threads), what waits for somebody else through `outside`, or
-through a thread made with `start_native`.
+through a thread made with `start_native`. One interpreter lock serves all of these: a reader
+that makes a page of a thousand gives way to the loop and the writer (`giving_way`).
 """
 
 import _thread
@@ -14,7 +15,8 @@ import sys
 import threading
 import types
 from _queue import SimpleQueue  # the C type itself: gevent never replaces it
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
@@ -27,6 +29,11 @@ T = TypeVar("T")
 
 READER_THREADS = 4
 OUTSIDE_THREADS = 8
+NAP_S = 0.0004
+NAPS_AT_ONCE = 4
+"""Naps of a reader before one item."""
+NAPS = 1_250
+"""Naps of a reader for one piece of work, half a second: under a herd pages still come."""
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,7 @@ _socket = gevent.monkey.get_original("socket", "socket")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 _poll = gevent.monkey.get_original("select", "poll")
 _getaddrinfo = gevent.monkey.get_original("socket", "getaddrinfo")
+_sleep = gevent.monkey.get_original("time", "sleep")
 
 
 class Event(Protocol):
@@ -172,6 +180,53 @@ def keep_native_locks() -> None:
         handler.lock = original["RLock"]()
 
 
+class _AtWork:
+    """Who is at work that readers give way to; each writes its own field."""
+
+    loop = False
+    writer = False
+
+
+at_work = _AtWork()
+
+
+class _Here(gevent.monkey.get_original("_thread", "_local")):  # type: ignore[misc] # no types
+    """What a native thread knows of itself."""
+
+    is_reader = False
+    naps = 0
+    """How many its present work may still take."""
+
+
+_here = _Here()
+
+
+def giving_way(items: Iterable[T]) -> Iterator[T]:
+    """The items; on a reader thread they come slowly while the loop or the writer is at work.
+
+    Either of them lets go of the interpreter lock at each statement and each read of a socket,
+    and would wait for it half a millisecond each time while a reader computes.
+    """
+    for item in items:
+        if (at_work.loop or at_work.writer) and _here.naps > 0:
+            _nap()
+        yield item
+
+
+def _nap() -> None:
+    for _ in range(NAPS_AT_ONCE):
+        _here.naps -= 1
+        _sleep(NAP_S)
+        if not (at_work.loop or at_work.writer):
+            return
+
+
+def _read(fn: Callable[[], T]) -> T:
+    _here.is_reader = True
+    _here.naps = NAPS
+    return fn()
+
+
 class Threads:
     """The thread form: unit tests, the memory store, and tools without a web server."""
 
@@ -211,6 +266,10 @@ class Greenlets:
         self._home = _get_ident()
         self._readers = gevent.threadpool.ThreadPool(READER_THREADS, hub=self._hub)
         self._outside = gevent.threadpool.ThreadPool(OUTSIDE_THREADS, hub=self._hub)
+        loop = self._hub.loop  # what follows is the first after a wait, the last before the next
+        self._watchers = loop.check(ref=False, priority=2), loop.prepare(ref=False, priority=-2)
+        for watcher, is_at_work in zip(self._watchers, (True, False), strict=True):
+            watcher.start(setattr, at_work, "loop", is_at_work)
 
     def event(self) -> Event:
         """An event that greenlets wait for and any native thread may set."""
@@ -221,8 +280,8 @@ class Greenlets:
         gevent.spawn(_logged, fn, args)
 
     def native(self, fn: Callable[[], T]) -> T:
-        """Run fn on one of the native reader threads; the loop goes on meanwhile."""
-        return _result(self._readers, fn)
+        """Run fn on one of the native reader threads, here if this is one."""
+        return fn() if _here.is_reader else _result(self._readers, partial(_read, fn))
 
     def outside(self, fn: Callable[[], T]) -> T:
         """Run fn on one of the threads that may wait long; the loop goes on meanwhile."""

@@ -4,7 +4,10 @@ import threading
 
 import pytest
 
-from botapi.concurrency import OUTSIDE_THREADS, Greenlets
+from botapi import concurrency
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import NAPS, NAPS_AT_ONCE, OUTSIDE_THREADS, Greenlets, at_work, giving_way
+from botapi.store.sqlite import SqliteStore
 from tests.fakes.worker import run_patched
 
 
@@ -24,6 +27,84 @@ def test_store_is_read_while_everything_outside_hangs():
     greenlets.sleep(0)
     assert greenlets.native(lambda: list(done)) == []
     release.set()
+
+
+@pytest.fixture(name="naps")
+def fixture_naps(monkeypatch):
+    """The naps of readers, which take no time here; the loop counts as waiting."""
+    naps = []
+    monkeypatch.setattr(concurrency, "_sleep", naps.append)
+    monkeypatch.setattr(at_work, "loop", False)
+    monkeypatch.setattr(at_work, "writer", False)
+    return naps
+
+
+def test_reader_naps_before_each_item_while_the_writer_is_at_work(naps):
+    def read():
+        at_work.loop, at_work.writer = False, True
+        first = list(giving_way("ab"))
+        at_work.writer = False
+        return first + list(giving_way("cd"))
+
+    assert Greenlets().native(read) == list("abcd")
+    assert len(naps) == 2 * NAPS_AT_ONCE
+
+
+def test_reader_goes_on_at_once_when_the_writer_has_ended(naps, monkeypatch):
+    def nap(_seconds):
+        naps.append(None)
+        at_work.writer = False
+
+    def read():
+        at_work.loop, at_work.writer = False, True
+        return list(giving_way("ab"))
+
+    monkeypatch.setattr(concurrency, "_sleep", nap)
+    assert Greenlets().native(read) == list("ab")
+    assert len(naps) == 1
+
+
+def test_reader_naps_half_a_second_at_most_for_one_piece_of_work(naps):
+    greenlets = Greenlets()
+
+    def read():
+        at_work.writer = True
+        inner = greenlets.native(lambda: list(giving_way(range(NAPS))))
+        return inner + list(giving_way(range(NAPS)))
+
+    assert len(greenlets.native(read)) == 2 * NAPS
+    assert NAPS <= len(naps) < NAPS + NAPS_AT_ONCE
+    greenlets.native(read)
+    assert len(naps) >= 2 * NAPS
+
+
+def test_loop_and_writer_never_give_way(naps):
+    at_work.loop = at_work.writer = True
+    assert list(giving_way("ab")) == list("ab")
+    assert not naps
+
+
+def test_loop_is_at_work_except_while_it_waits():
+    greenlets = Greenlets()
+    greenlets.sleep(0.001)
+    assert at_work.loop
+
+    def await_rest():
+        while at_work.loop:
+            pass
+        return True
+
+    assert greenlets.native(await_rest)
+    assert at_work.loop
+
+
+def test_writer_is_at_work_while_it_runs_a_transaction(tmp_path):
+    store = SqliteStore(tmp_path, concurrency.Threads(), SystemClock(), SystemRng())
+    try:
+        assert store.transact(lambda _txn: at_work.writer, label="look")
+    finally:
+        store.close()
+    assert not at_work.writer
 
 
 IMPORTS = """\

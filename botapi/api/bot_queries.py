@@ -6,7 +6,8 @@ By bot id, ascending. A page and the counts under the same filter agree (prpc-ap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from botapi.api.parts import ApiParts
+from botapi.api.parts import MANY, ApiParts
+from botapi.concurrency import giving_way
 from botapi.domain.bot import Bot, BotStatus
 from botapi.store import codec
 from botapi.store.protocol import AnyOf, Key
@@ -35,8 +36,12 @@ def find_bots(
     parts: ApiParts, asked: BotFilter, *, after: Key | None, limit: int
 ) -> tuple[list[Bot], Key | None]:
     """Up to `limit` bots behind the key `after`, and where the next page begins."""
-    page = parts.store.find(codec.BOT, _tags(asked), after=after, limit=limit)
-    return [codec.read_bot(doc) for doc in page.docs], page.after
+
+    def fetch() -> tuple[list[Bot], Key | None]:
+        page = parts.store.find(codec.BOT, _tags(asked), after=after, limit=limit)
+        return [codec.read_bot(doc) for doc in giving_way(page.docs)], page.after
+
+    return parts.concurrency.native(fetch) if limit > MANY else fetch()
 
 
 def count_bots(parts: ApiParts, asked: BotFilter) -> int:

@@ -13,6 +13,7 @@ from botapi.api.parts import MANY, ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.views import bot_view, event_view
 from botapi.api.why import count_statuses
+from botapi.concurrency import giving_way
 from botapi.domain.bot import Bot, BotStatus
 from botapi.domain.bot_groups import ArchivePolicy
 from botapi.domain.errors import Code, Refusal
@@ -102,7 +103,7 @@ def _sieve(parts: ApiParts, plan: filters.BotPlan, base_url: str) -> filters.Sie
             live = parts.last_seen.get(*(bot.bot_id for bot in bots))
             return [
                 bot
-                for bot in bots
+                for bot in giving_way(bots)
                 if passes(
                     plan.rest,
                     BotFacts(bot, live.get(bot.bot_id), _expected(parts, bot, base_url), now_ms),
@@ -186,7 +187,8 @@ def _views(parts: ApiParts, bots: Sequence[Bot], base_url: str) -> list[Json]:
     def build() -> list[Json]:
         live = parts.last_seen.get(*(bot.bot_id for bot in bots))
         return [
-            bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url)) for bot in bots
+            bot_view(bot, live.get(bot.bot_id), _expected(parts, bot, base_url))
+            for bot in giving_way(bots)
         ]
 
     _warm(parts, base_url)

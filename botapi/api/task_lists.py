@@ -8,6 +8,7 @@ from botapi.api.parts import ApiParts, Json, Query
 from botapi.api.queries import refuse
 from botapi.api.task_queries import TaskFilter, count_tasks, find_tasks
 from botapi.api.tasks import views
+from botapi.concurrency import giving_way
 from botapi.domain.filter_facts import TaskFacts
 from botapi.domain.filter_language import passes
 from botapi.domain.permissions import Caller, Permission
@@ -71,7 +72,9 @@ def _sieve(parts: ApiParts, plan: filters.TaskPlan) -> filters.Sieve[Task]:
 
     def keep(tasks: list[Task]) -> list[Task]:
         def look() -> list[Task]:
-            return [task for task in tasks if passes(plan.rest, TaskFacts(task, now_ms))]
+            return [
+                task for task in giving_way(tasks) if passes(plan.rest, TaskFacts(task, now_ms))
+            ]
 
         return parts.concurrency.native(look)
 

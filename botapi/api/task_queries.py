@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from botapi.api.parts import MANY, ApiParts
+from botapi.concurrency import giving_way
 from botapi.domain.names import MAX_REQUEST_ID, TASK_EPOCH_MS, request_key
 from botapi.domain.task import Task, TaskState
 from botapi.store import codec
@@ -55,7 +56,7 @@ def find_tasks(
 
     def fetch() -> tuple[list[Task], Key | None]:
         page = parts.store.find(codec.TASK, _tags(asked), after=after, limit=limit, lo=lo, hi=hi)
-        return [codec.read_task(doc) for doc in page.docs], page.after
+        return [codec.read_task(doc) for doc in giving_way(page.docs)], page.after
 
     return parts.concurrency.native(fetch) if limit > MANY else fetch()
 
@@ -100,7 +101,7 @@ def find_bot_tasks(
             if not keys:
                 return found, None
             docs = parts.store.get(codec.TASK, *map(codec.task_key_of_run_time, keys))
-            found += [codec.read_task(doc) for doc in docs if doc is not None]
+            found += [codec.read_task(doc) for doc in giving_way(docs) if doc is not None]
             at = keys[-1] + "\0"
         return found, codec.run_time_key(found[-1], column)
 

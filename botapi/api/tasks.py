@@ -12,6 +12,7 @@ from botapi.api.queries import refuse
 from botapi.api.task_request import TaskBody, form_of, new_task
 from botapi.api.views import request_view, task_view
 from botapi.api.why import Reasons
+from botapi.concurrency import giving_way
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_request_uuid, parse_task_id
 from botapi.domain.new_task import NewTask
@@ -123,7 +124,7 @@ def views(parts: ApiParts, tasks: Sequence[Task]) -> list[Json]:
                 codec.read_output_position(position),
                 reasons.get(task.task_id, ""),
             )
-            for task, doc, position in zip(tasks, requests, positions, strict=True)
+            for task, doc, position in giving_way(zip(tasks, requests, positions, strict=True))
         ]
 
     return parts.concurrency.native(build) if len(tasks) > MANY else build()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from botapi.concurrency import native_lock
+from botapi.concurrency import giving_way, native_lock
 from botapi.domain.bot import LiveBot
 from botapi.store import codec
 from botapi.store.protocol import Store
@@ -50,7 +50,9 @@ class LastSeen:
     def get(self, *bot_ids: str) -> dict[str, LiveBot]:
         """The newest known of these bots: from memory and the store."""
         stored = self._store.get(codec.LIVE, *(codec.live_key(bot_id) for bot_id in bot_ids))
-        found = {live.bot_id: live for live in map(codec.read_live, filter(None, stored))}
+        found = {
+            live.bot_id: live for live in map(codec.read_live, filter(None, giving_way(stored)))
+        }
         for bot_id in bot_ids:
             own = self._live.get(bot_id)
             if own is not None:

@@ -15,6 +15,7 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
+from botapi.concurrency import giving_way
 from botapi.store.documents import (
     Write,
     check_kind,
@@ -92,7 +93,7 @@ def get(con: sqlite3.Connection, kind: str, keys: Sequence[Key]) -> list[Doc | N
         some = keys[start : start + LARGEST_IN]
         places = 1 << (len(some) - 1).bit_length()
         padded = [*some, *[some[-1]] * (places - len(some))]
-        for row in _rows(con, sql.get + _marks(places), padded):
+        for row in giving_way(_rows(con, sql.get + _marks(places), padded)):
             found[row[0]] = to_doc(row)
     return [found.get(key) for key in keys]
 
@@ -139,7 +140,7 @@ def find(
         f"SELECT d.k, d.body, d.exp, d.tags FROM ({keys} ORDER BY k LIMIT ?) AS m "
         f"CROSS JOIN {sql_of(kind).docs} AS d ON d.k = m.k ORDER BY m.k"
     )
-    return [to_doc(row) for row in _rows(con, text, [*bound, limit])]
+    return [to_doc(row) for row in giving_way(_rows(con, text, [*bound, limit]))]
 
 
 def count(
@@ -343,7 +344,7 @@ def _marks(number: int) -> str:
 def _rows(con: sqlite3.Connection, text: str, values: Sequence[Any]) -> list[Any]:
     """All rows; none when the table was never made, for a kind is made by its first write."""
     try:
-        return con.execute(text, values).fetchall()
+        return list(giving_way(con.execute(text, values)))
     except sqlite3.OperationalError as error:
         if str(error).startswith("no such table: "):
             return []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from queue import Empty
 from typing import Any, TypeVar
 
-from botapi.concurrency import Box, Event, native_lock, native_queue, start_native
+from botapi.concurrency import Box, Event, at_work, native_lock, native_queue, start_native
 from botapi.store import sqlite_rows
 from botapi.store.documents import WriteBuffer
 from botapi.store.protocol import AlreadyExists, Ambiguous, Doc, Key, Outage, StoreError
@@ -150,11 +150,13 @@ class Writer:
         going = True
         while going:
             jobs, going = self._next_jobs()
+            at_work.writer = bool(jobs)
             try:
                 self._commit(jobs)
                 self._look(silent=not jobs)
             except Exception:
                 log.exception("the writer stumbled after a commit")
+            at_work.writer = False
         self._con.close()
         self._ended.set()
 

@@ -27,6 +27,7 @@ from botapi.api.prpc.bot_tasks import list_bot_tasks
 from botapi.api.prpc.call import Call, Handler
 from botapi.api.prpc.paging import bad
 from botapi.api.prpc.values import timestamp
+from botapi.concurrency import giving_way
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import bot_id_problem
 from botapi.domain.permissions import Permission
@@ -85,7 +86,7 @@ def list_bot_events(call: Call, asked: BotEventsRequest) -> BotEventsResponse:
 
     def fill() -> None:
         docs = parts.store.find(codec.EVENT, [], after=after, limit=limit, lo=lo, hi=hi).docs
-        found.items.extend(event_response(codec.read_event(doc)) for doc in docs)
+        found.items.extend(event_response(codec.read_event(doc)) for doc in giving_way(docs))
         if docs:
             is_full = len(docs) == limit
             found.cursor = paging.next_cursor(parts, listing, docs[-1].key, is_full)
@@ -116,7 +117,7 @@ def list_bots(call: Call, asked: BotsRequest) -> BotInfoListResponse:
     def fill() -> None:
         bots, _ = find_bots(parts, asked_for, after=after, limit=limit)
         live = parts.last_seen.get(*(bot.bot_id for bot in bots))
-        found.items.extend(bot_info(bot, live.get(bot.bot_id)) for bot in bots)
+        found.items.extend(bot_info(bot, live.get(bot.bot_id)) for bot in giving_way(bots))
         if bots:
             last, is_full = join_key(bots[-1].bot_id), len(bots) == limit
             found.cursor = paging.next_cursor(parts, "ListBots", last, is_full)

@@ -15,6 +15,7 @@ from botapi.api.prpc.task_messages import request_message
 from botapi.api.prpc.task_reads import results
 from botapi.api.prpc.values import timestamp
 from botapi.api.task_queries import Only, TaskFilter, count_tasks, find_tasks
+from botapi.concurrency import giving_way
 from botapi.domain.permissions import Permission
 from botapi.domain.task import Task, TaskState
 from botapi.store import codec
@@ -79,7 +80,11 @@ def list_task_requests(call: Call, asked: pb.TasksRequest) -> pb.TaskRequestsRes
         docs = call.parts.store.get(codec.REQ, *keys) if keys else []
         return pb.TaskRequestsResponse(
             cursor=_next(call, "ListTaskRequests", listing, tasks),
-            items=[request_message(codec.read_request(doc)) for doc in docs if doc is not None],
+            items=[
+                request_message(codec.read_request(doc))
+                for doc in giving_way(docs)
+                if doc is not None
+            ],
             now=timestamp(call.parts.clock.now_ms()),
         )
 

@@ -13,6 +13,7 @@ from botapi.api.prpc.call import Call
 from botapi.api.prpc.errors import INSTEAD, NUMBERS
 from botapi.api.prpc.paging import bad
 from botapi.api.prpc.task_messages import STATES, request_message, result_message
+from botapi.concurrency import giving_way
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import parse_task_id
 from botapi.domain.permissions import Permission
@@ -127,7 +128,7 @@ def results(
             task.performance if with_stats and task.state in REPORTED else None,
             with_cost=with_cost,
         )
-        for task in tasks
+        for task in giving_way(tasks)
     ]
 
 
@@ -162,7 +163,9 @@ def _outcomes(call: Call, task_ids: Sequence[str]) -> list[Known | Refusal]:
     except StoreError as error:
         return [Refusal(Code.INTERNAL, f"the store: {error}")] * len(keys)
     pairs = zip(tasks, requests, strict=True)
-    return [_outcome(call, task, request, Permission.TASKS_GET) for task, request in pairs]
+    return [
+        _outcome(call, task, request, Permission.TASKS_GET) for task, request in giving_way(pairs)
+    ]
 
 
 def _outcome(
