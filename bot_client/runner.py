@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 COMMANDS_FD = 0
 REPORTS_FD = 1
+NEXT = "wn"
 OUTGOING_LIMIT_BYTES = 256 * 1024
 
 
@@ -38,6 +39,8 @@ class Runner:
         self._outgoing = bytearray()
         self._task: Optional[Execution] = None
         self._folders: Optional[Folders] = None
+        self._next = task_env.folders_below(os.path.join(bot_dir, NEXT))
+        self._is_next_ready = False
         self._keeps = False
         self._output_open = False
         self._leash_held = True
@@ -47,8 +50,21 @@ class Runner:
         """Work until the supervisor lets go of the leash."""
         self._send(frames.READY, b"")
         while self._leash_held or self._task is not None:
+            if self._task is None and not self._is_next_ready:
+                self._prepare_next()
             self._turn()
+        task_env.remove_tree(self._next.work)
         return 0
+
+    def _prepare_next(self) -> None:
+        """Make the next task's folders before it comes: it need not wait for the disk then.
+
+        When that fails they are made when it comes, and it is told what is wrong.
+        """
+        with suppress(OSError):
+            if not task_env.remove_tree(self._next.work):
+                task_env.make_folders(self._next)
+                self._is_next_ready = True
 
     def _turn(self) -> None:
         ready = self._wait()
@@ -117,13 +133,25 @@ class Runner:
             self._send(frames.STARTED, json.dumps({"pid": self._task.pid}).encode())
 
     def _fresh_folders(self) -> Folders:
-        """Make the work folder anew; another name when the old one cannot be deleted."""
+        """An empty work folder; another name when the old one cannot be deleted."""
         name = "w"
         if task_env.remove_tree(os.path.join(self._bot_dir, name)):
             name = f"w{self._clock.new_id()[:6]}"
         folders = task_env.folders_below(os.path.join(self._bot_dir, name))
-        task_env.make_folders(folders)
+        if not self._take_next(folders):
+            task_env.remove_tree(folders.work)
+            task_env.make_folders(folders)
         return folders
+
+    def _take_next(self, folders: Folders) -> bool:
+        """Rename the folders that were made ahead; False when they are not there, or not whole."""
+        is_ready, self._is_next_ready = self._is_next_ready, False
+        try:
+            if is_ready:
+                os.rename(self._next.work, folders.work)
+        except OSError:
+            return False
+        return is_ready and all(map(os.path.isdir, (folders.run, folders.out, folders.tmp)))
 
     def _tend(self, task: Execution, ready: set[int]) -> None:
         if task.output_fd in ready:

@@ -77,9 +77,13 @@ def write_secrets(secrets: Mapping[str, str], folders: Folders) -> dict[str, str
 
 
 def make_folders(folders: Folders) -> None:
-    """Make the empty folders, mode 0700; OSError when the old ones are still there."""
+    """Make the empty folders, mode 0700, and what is the same for each task.
+
+    OSError when the old ones are still there.
+    """
     for path in (folders.work, folders.run, folders.out, folders.tmp):
         os.mkdir(path, 0o700)
+    _write_private(folders.bot_file, b"{}")
 
 
 def remove_folders(folders: Folders) -> list[str]:
@@ -207,7 +211,6 @@ def write_context(spec: Json, folders: Folders, started_wall: float) -> None:
     soft = {"soft_deadline": started_wall + spec["hard_timeout"]} if spec["hard_timeout"] else {}
     context["deadline"] = {**soft, "grace_period": spec["grace_period"]}
     _write_private(folders.context_file, json.dumps(context).encode())
-    _write_private(folders.bot_file, b"{}")
 
 
 def _write_private(path: str, data: bytes, mode: int = 0o600) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from bot_client.clock import Clock
 from bot_client.manifest import parse
 from bot_client.runner_link import RunnerGone, RunnerLink
 from bot_client.task import run_message
+from tests.bot_client.conftest import wait_until
 from tests.fakes import bot_zip
 
 pytestmark = pytest.mark.slow
@@ -78,6 +80,12 @@ class Harness:
         report = self.finish()
         return report["exit_code"], report
 
+    def await_next(self) -> Path:
+        """The run folder that the runner has made ahead."""
+        made = self.dir / "wn"
+        wait_until((made / "bot_file.json").exists)
+        return made / "ir"
+
     def left(self) -> list[int]:
         return processes.pids_with_environment(f"LUCI_CONTEXT={self.dir}/w".encode())
 
@@ -102,6 +110,24 @@ def test_one_runner_serves_many_tasks_and_leaves_no_folder(runner: Harness) -> N
     assert not (runner.dir / "w").exists()
     assert runner.run(SH, "-c", "ls")[0] == 0
     assert (runner.output, runner.link.pid) == (b"", first)
+
+
+def test_folder_is_made_before_the_task_comes_and_gone_with_the_runner(runner: Harness) -> None:
+    runner.run("/bin/true")
+    number = runner.await_next().stat().st_ino
+    command = "stat -c %i .; stat -c %a . .. $TMPDIR; cat ${SWARMING_BOT_FILE}"
+    assert runner.run(SH, "-c", command)[0] == 0
+    assert runner.output.decode().split() == [str(number), "700", "700", "700", "{}"]
+    runner.link.dismiss()
+    assert list(runner.dir.glob("w*")) == []
+
+
+@pytest.mark.parametrize("part", ["wn", "wn/it"])
+def test_folder_made_ahead_may_be_gone_when_the_task_comes(runner: Harness, part: str) -> None:
+    runner.run("/bin/true")
+    runner.await_next()
+    shutil.rmtree(runner.dir / part)
+    assert runner.run(SH, "-c", "ls -d $PWD $TMPDIR")[0] == 0, runner.output
 
 
 def test_sigkill_from_outside_is_explained(runner: Harness) -> None:
