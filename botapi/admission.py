@@ -38,6 +38,8 @@ FEW = 20
 """New connections in a second that are let in even then: a slow machine is no herd."""
 FEW_QUEUED = 5
 """The same while many wait to be accepted: those let in have waited long themselves."""
+WAITED_S = 1.0
+"""A connection that was accepted so late is turned away too: others wait behind it."""
 SAY_EVERY_S = 5.0
 BUSY = "too many bots come at once; come back later"
 DEFERRED = (
@@ -95,9 +97,14 @@ class Admission:
         is_late = self._late_s > BEHIND_S or self._queued > QUEUED
         return is_late or len(self._waiting) >= MAX_WAITING
 
-    def turned_away(self, first_words: bytes) -> bytes:
+    def is_too_much(self, waited_s: float) -> bool:
+        """Is `turned_away` to be asked of a connection that waited so long?"""
+        return waited_s > WAITED_S or self.is_behind()
+
+    def turned_away(self, first_words: bytes, waited_s: float = 0.0) -> bytes:
         """The whole answer to a request that begins so; empty when it is let in."""
-        if not self.is_behind() or not first_words.startswith(DEFERRED) or self._are_few():
+        is_deferred = first_words.startswith(DEFERRED)
+        if not self.is_too_much(waited_s) or not is_deferred or self._are_few():
             return b""
         line = f"rpc error: code = {Code.RESOURCE_EXHAUSTED.wire_name} desc = {BUSY}\n".encode()
         head = (

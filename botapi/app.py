@@ -48,6 +48,7 @@ from botapi.cfg.releases import Build, Releases
 from botapi.cfg.watcher import Watcher
 from botapi.clock import DAY_MS, Clock, Rng
 from botapi.concurrency import Concurrency
+from botapi.domain.errors import Refusal
 from botapi.domain.manifest import Label
 from botapi.domain.permissions import Permission
 from botapi.door import Door, internal_error
@@ -113,6 +114,11 @@ class Parts:
         self.concurrency.spawn(self.sweeps.run)
         self.concurrency.spawn(self.observed.run)
         self.concurrency.spawn(self._check_daily)
+
+    def warm(self, url: str) -> None:
+        """Have at hand what the first bots under this URL would all wait for."""
+        with suppress(Refusal, StoreError):
+            self.archives.warm(url)
 
     def _check_daily(self) -> None:
         """Read the whole database for damage, once a day, in the process that sweeps."""

@@ -1,74 +1,37 @@
-"""`skep serve`: the processes that answer.
+"""`skep serve`: checks what it is told, then gunicorn with the workers of `botapi.worker`.
 
-gunicorn with gevent workers. The store is opened in each worker, after the fork. A worker
-that is told to stop answers every held call at once and ends when the last answer is out.
+The store is opened in each worker, after the fork.
 """
 
 import errno
-import gc
 import ipaddress
-import logging
 import os
 import resource
 import socket
 import ssl
-import sys
-import warnings
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import click
-import gevent
-import gevent.event
-import gevent.monkey
 import gunicorn.app.base
-import gunicorn.sock
 from flask import Flask
-from gevent.pool import Pool
-from gevent.server import StreamServer
-from gunicorn.workers.ggevent import GeventWorker
 
 from botapi import app as composition
 from botapi import engines, logs
-from botapi.admission import FIRST_WORDS
 from botapi.clock import SystemClock, SystemRng
-from botapi.concurrency import Greenlets, Threads, keep_native_locks
+from botapi.concurrency import Greenlets, Threads
 from botapi.first_start import FAILED, USAGE, fail, folder_options, load_settings, prepare, show_key
 from botapi.observe import WorkerFiles
 from botapi.settings import Settings
+from botapi.worker import KEEPALIVE_S, MAX_CONNECTIONS, Worker
 
 URL_FILE = "server.url"
-KEEPALIVE_S = 75
 GRACEFUL_S = 25
-MAX_CONNECTIONS = 20_000
 BACKLOG = 8_192
 """Connections that wait to be accepted; the kernel's `somaxconn` may allow fewer."""
-ACCEPT_AT_ONCE = 100
-"""Connections accepted in one turn of the loop: between two turns it learns how late it is."""
-SHARED_ACCEPT_AT_ONCE = 16
-"""The same where several processes share a socket, so that each gets its part."""
-LATENESS_EVERY_S = 0.1
-TCP_INFO_BYTES = 104
-UNACKED = slice(24, 28)
-"""Where `struct tcp_info` has that field: behind eight bytes and four numbers."""
-TURNED_AWAY_S = 2.0
-"""How long somebody who was turned away may take to hang up."""
-SWITCH_S = 0.0005
-"""Longest that the loop waits for a thread that computes; Python's own is ten times that."""
-GC_THRESHOLDS = (50_000, 10, 10)
-"""Objects made between two collections, and how many of one generation make one of the next.
-
-A collection stops every thread. What a page of tasks is made of used to set off a hundred. The
-oldest are looked at after five million objects all the same: what leaks must not for hours.
-"""
-LOOP_HOLD_S = 0.02
-"""Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 LEAVING_S = 5.0
 """How long a server that ends may still listen where another one is to."""
 IN_USE = os.strerror(errno.EADDRINUSE)
-
-log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -135,13 +98,13 @@ def address_problem(chosen: Settings) -> str:
 
 
 def _bind_problem(chosen: Settings) -> str:
+    """Bound and never listening: bots that knock meanwhile are refused, not dropped."""
     try:
         found = socket.getaddrinfo(chosen.host, chosen.port, type=socket.SOCK_STREAM)
         family, kind, number, _name, address = found[0]
         with socket.socket(family, kind, number) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-            probe.listen()
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -245,6 +208,7 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
         self.parts = composition.build(self.chosen, store, concurrency, clock, rng)
         self.parts.observed.files = self.files
         self.parts.start()
+        self.parts.warm(self.chosen.public_url or self.url)
         return composition.create_app(self.parts)
 
     def ready(self) -> None:
@@ -253,125 +217,3 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
         part = target.with_suffix(f".{os.getpid()}")
         part.write_text(self.url + "\n", encoding="utf-8")
         part.replace(target)
-
-
-class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
-    """A gevent worker that ends in time: held calls are answered, idle connections dropped."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_flight = 0
-
-    def init_process(self) -> None:
-        """With debug logging, gevent reports whatever holds the loop for too long.
-
-        A thread that computes gives way to the loop sooner than Python would let it.
-        """
-        if self.app.chosen.log_level == "debug":
-            gevent.config.monitor_thread = True
-            gevent.config.max_blocking_time = LOOP_HOLD_S
-        sys.setswitchinterval(SWITCH_S)
-        # ssl was imported before; whoever calls outside makes a context anew (outside.http_pool)
-        warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
-        super().init_process()
-
-    def patch(self) -> None:
-        """Greenlets instead of threads, but for what native threads do too."""
-        super().patch()
-        keep_native_locks()
-
-    def run(self) -> None:
-        """Serve until told to stop, then until the last answer is out."""
-        self._leaving = gevent.event.Event()
-        servers = [self._listen(sock) for sock in self.sockets]
-        gevent.spawn(self._watch_lateness)
-        gc.collect()
-        gc.freeze()  # what is there now stays: no collection need look at it again
-        gc.set_threshold(*GC_THRESHOLDS)
-        self.app.ready()
-        while self.alive:
-            self.notify()
-            self._leaving.wait(1.0)
-        self.app.parts.release()
-        for server in servers:
-            server.close()
-        clock = SystemClock()
-        patience = clock.monotonic() + self.cfg.graceful_timeout
-        while self._in_flight and clock.monotonic() < patience:
-            self.notify()
-            gevent.sleep(0.02)
-        self.app.parts.close()
-        gc.unfreeze()  # or Python takes modules apart while objects still need them
-
-    def _listen(self, sock: Any) -> StreamServer:  # noqa: ANN401 - gunicorn's socket
-        sock.setblocking(1)
-        tls = {"ssl_context": gunicorn.sock.ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        server = StreamServer(
-            sock, handle=partial(self.handle, sock), spawn=Pool(MAX_CONNECTIONS), **tls
-        )
-        server.max_accept = SHARED_ACCEPT_AT_ONCE if self.cfg.workers > 1 else ACCEPT_AT_ONCE
-        server.start()
-        return server
-
-    def _watch_lateness(self) -> None:
-        """Tell the admission how far the loop is behind."""
-        clock = SystemClock()
-        while self.alive:
-            before = clock.monotonic()
-            gevent.sleep(LATENESS_EVERY_S)
-            late_s = clock.monotonic() - before - LATENESS_EVERY_S
-            self.app.parts.admission.note_late(late_s, sum(map(queued_at, self.sockets)))
-
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 - gunicorn's
-        """One connection, unless it comes from a herd."""
-        if not self.cfg.is_ssl and self.app.parts.admission.is_behind():
-            with suppress(OSError):
-                client.settimeout(KEEPALIVE_S)
-                words = client.recv(FIRST_WORDS, socket.MSG_PEEK)
-                answer = self.app.parts.admission.turned_away(words)
-                client.settimeout(None)
-                if answer:
-                    return _turn_away(client, answer)
-        super().handle(listener, client, addr)
-        return None
-
-    def handle_exit(self, sig: int, frame: Any) -> None:  # noqa: ANN401 - signal's signature
-        """TERM: leave at once instead of at the next look."""
-        super().handle_exit(sig, frame)
-        leaving = getattr(self, "_leaving", None)
-        if leaving is not None:
-            leaving.set()
-
-    def handle_request(self, *args: Any) -> Any:  # noqa: ANN401 - gunicorn's signature
-        """Count what is being answered."""
-        self._in_flight += 1
-        try:
-            return super().handle_request(*args)
-        finally:
-            self._in_flight -= 1
-
-
-def queued_at(listener: socket.socket) -> int:
-    """How many connections wait to be accepted there; 0 where the system does not tell, or when
-    nobody listens any more.
-
-    Linux says so in the field of a listening socket that counts unacknowledged segments of others.
-    """
-    if not hasattr(socket, "TCP_INFO") or sys.platform != "linux":
-        return 0
-    try:
-        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-    except OSError:
-        return 0
-    return int.from_bytes(info[UNACKED], sys.byteorder)
-
-
-def _turn_away(client: socket.socket, answer: bytes) -> None:
-    """Send a whole answer and hang up; what was sent is read first, or it would cut ours off."""
-    with suppress(OSError), client:
-        client.settimeout(TURNED_AWAY_S)
-        client.recv(65_536)
-        client.sendall(answer)
-        client.shutdown(socket.SHUT_WR)
-        while client.recv(65_536):
-            pass

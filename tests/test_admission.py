@@ -12,7 +12,7 @@ from botapi.admission import AT_ONCE, SPREAD_S, Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
-from botapi.serve import queued_at
+from botapi.worker import queued_at
 from tests.fakes.clock import FakeClock
 from tests.fakes.sim_bot import BOT_PATH
 
@@ -143,6 +143,15 @@ def test_a_process_that_is_behind_turns_away_only_bots_without_work(
     assert bool(doors.turned_away(words)) is is_deferred
     doors.note_late(0.0)
     assert doors.turned_away(words) == b""
+
+
+def test_connection_that_waited_for_long_is_turned_away_although_the_process_is_in_time(
+    doors, monkeypatch
+):
+    monkeypatch.setattr(admission, "FEW", 0)
+    assert doors.turned_away(HANDSHAKE, admission.WAITED_S) == b""
+    assert doors.turned_away(HANDSHAKE, admission.WAITED_S + 0.1)
+    assert doors.turned_away(b"POST /swarming/api/v1/bot/claim ", admission.WAITED_S + 0.1) == b""
 
 
 @pytest.mark.parametrize(("queued", "few"), [(0, admission.FEW), (10_000, admission.FEW_QUEUED)])

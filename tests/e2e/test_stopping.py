@@ -89,3 +89,12 @@ def test_workers_end_and_the_port_is_free_when_the_master_is_killed(fleet):
     fleet.server.start()
     with contextlib.closing(Connection(fleet.server.url)) as post:
         assert SimBot(post, "sim-new").start().status == 200
+
+
+def test_server_ends_in_time_when_told_to_stop_while_a_worker_starts(fleet):
+    before = set(fleet.server.workers())
+    fleet.server.kill_worker()
+    wait_until("another worker starts", lambda: set(fleet.server.workers()) - before)
+    fleet.server.terminate()
+    assert fleet.server.process.returncode == 0
+    assert "Traceback" not in fleet.server.text()

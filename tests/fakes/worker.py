@@ -6,10 +6,10 @@ from pathlib import Path
 
 PATCHED = """\
 import logging
-from botapi import serve
+from botapi import worker as serving
 from botapi.concurrency import Greenlets
 
-worker = serve.Worker.__new__(serve.Worker)
+worker = serving.Worker.__new__(serving.Worker)
 worker.sockets = []
 worker.patch()
 
