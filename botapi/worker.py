@@ -41,11 +41,12 @@ TURNED_AWAY_S = 2.0
 """How long somebody who was turned away may take to hang up."""
 SWITCH_S = 0.0005
 """Longest that the loop waits for a thread that computes; Python's own is ten times that."""
-GC_THRESHOLDS = (50_000, 10, 10)
+GC_THRESHOLDS = (10_000, 50, 10)
 """Objects made between two collections, and how many of one generation make one of the next.
 
-A collection stops every thread. What a page of tasks is made of used to set off a hundred. The
-oldest are looked at after five million objects all the same: what leaks must not for hours.
+A collection stops every thread, for 0.3 ms with a thousand young objects. What a page of tasks is
+made of used to set off a hundred. The oldest are looked at after five million objects all the
+same: what leaks must not for hours.
 """
 LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
