@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 COMMANDS_FD = 0
 REPORTS_FD = 1
-NEXT = "wn"
+NEXT = "next"
 OUTGOING_LIMIT_BYTES = 256 * 1024
 
 

@@ -109,10 +109,12 @@ def tidy(fleet):
     """Nothing but what belongs there, in the bots' folders and in the server's."""
     known = {
         *("swarming_bot.zip", "swarming_bot.1.zip", "swarming_bot.2.zip", "swarming.lck"),
-        *("slots.json", "enrolled.json", "logs", "tmp", ".skep-bot-directory"),
+        *("slots.json", "enrolled.json", "logs", "tmp", ".skep-bot-directory", "next"),
     }
     for bot in fleet.bots.values():
         assert {path.name for path in bot.home.iterdir()} <= known
+        left = {path.name for path in bot.home.glob("next/**/*")}
+        assert left <= {"ir", "io", "it", "bot_file.json"}, "the next task's folders are empty"
         tmp = bot.home / "tmp"
         assert not tmp.exists() or list(tmp.iterdir()) == []
         assert bot.zombies() == []
