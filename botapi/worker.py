@@ -166,6 +166,8 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
                 response.force_close()
             try:
                 self._answer(response, environ)
+            except OSError:
+                raise  # the caller hung up, which gunicorn passes over
             except Exception:
                 if not response.headers_sent:
                     raise
@@ -221,10 +223,6 @@ class Response(wsgi.Response):  # type: ignore[misc] # gunicorn has no types
         self.send_headers()
         self._send(b"")
         super().close()
-
-    def sendfile(self, _pieces: object) -> bool:
-        """Files are sent piece by piece as well."""
-        return False
 
     def _emit_body(self, data: bytes) -> None:
         if self.chunked:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http import get_parser
 
-from botapi.worker import ONE_PIECE, Response, _settle, waited_s
+from botapi.worker import ONE_PIECE, Response, Worker, _settle, waited_s
 
 TICK_S = 0.02
 """The kernel's clock for this is coarse."""
@@ -85,6 +86,58 @@ def test_settled_settings_say_the_same():
         name: getattr(plain, name) for name in plain.settings
     }
     assert "keepalive" in vars(settled)
+
+
+class Broken:
+    """A socket whose other end is gone."""
+
+    def sendall(self, _data):
+        raise BrokenPipeError
+
+
+def handle(wsgi, sock):
+    """One request through a worker."""
+    worker = Worker.__new__(Worker)
+    worker.cfg, worker.alive, worker.wsgi, worker._in_flight = Config(), True, wsgi, 0
+    heard, said = socket.socketpair()
+    with heard, said:
+        said.sendall(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+        request = next(get_parser(worker.cfg, heard, ("127.0.0.1", 1)))
+        try:
+            worker.handle_request(("127.0.0.1", 2), request, sock, ("127.0.0.1", 1))
+        finally:
+            assert worker._in_flight == 0
+
+
+def good(_environ, start_response):
+    start_response("200 OK", list(LENGTH_5))
+    return [b"hello"]
+
+
+def broken_off(_environ, start_response):
+    start_response("200 OK", list(LENGTH_5))
+    yield b"hel"
+    raise ValueError("no more")
+
+
+def test_connection_stays_for_the_next_request():
+    sent = Sent()
+    handle(good, sent)
+    assert sent[0].endswith(b"\r\n\r\nhello")
+
+
+def test_caller_that_hung_up_leaves_no_word_in_the_log(caplog):
+    with pytest.raises(BrokenPipeError):
+        handle(good, Broken())
+    assert caplog.records == []
+
+
+def test_answer_that_broke_off_is_logged_and_ends_the_connection(caplog):
+    sent = Sent()
+    with pytest.raises(StopIteration):
+        handle(broken_off, sent)
+    assert sent[0].endswith(b"\r\n\r\nhel")
+    assert [record.getMessage() for record in caplog.records] == ["the answer broke off"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells it")
