@@ -165,15 +165,15 @@ class BotServer:
             session, expiry_ms=call.now_ms + SESSION_LIFE_MS, debug_info=debug_info(call)
         )
 
-    def token(self, session: Session) -> str:
-        """The signed form of a session."""
+    def token(self, session: Session, instead_of: str = "") -> str:
+        """The signed form of a session, for a bot that will not use `instead_of` any more."""
         secret, hides = self.keys.secret(SESSION), self.hides_sessions
         if hides:
             nonce = self.rng.randbits(8 * NONCE_BYTES).to_bytes(NONCE_BYTES)
             token = encode_hidden(session, secret, nonce)
         else:
             token = encode(session, secret)
-        self.sessions.add(token, secret, session, takes_hidden=hides)
+        self.sessions.add(token, secret, session, takes_hidden=hides, instead_of=instead_of)
         return token
 
     def session_of(self, token: str) -> Session:
@@ -243,7 +243,8 @@ class BotServer:
         made_ms = bot_call.session.expiry_ms - SESSION_LIFE_MS
         if 0 <= bot_call.call.now_ms - made_ms < FRESH_MS:
             return bot_call.token
-        return self.token(self.refreshed(bot_call.session, bot_call.call))
+        session = self.refreshed(bot_call.session, bot_call.call)
+        return self.token(session, instead_of=bot_call.token)
 
     def session_config(
         self, group: BotGroup, call: Call, rbe: RbeConfig, effective_bot_id: str = ""
@@ -260,14 +261,15 @@ class BotServer:
             rbe_effective_bot_id_dimension=rbe.effective_key,
         )
 
-    def has_news(self, bot: Bot, session: Session, snapshot: Snapshot, call: Call) -> bool:
-        """Would its next poll be answered `update` or `bot_restart`, or has a person steered it?"""
-        if bot.restart_asked or bot.steered_since_event:
+    def has_news(self, bot: Bot, session: Session, base_url: str) -> bool:
+        """Had it better poll, for another configuration or archive, or on a person's word?"""
+        snapshot = self.config.cached()
+        if bot.restart_asked or bot.steered_since_event or snapshot.fleet.force_sleep:
             return True
         group = snapshot.bots.group_of(bot.bot_id)
         if group.config_hash != session.handshake_config_hash:
             return True
-        expected = self.expected_version(bot.bot_id, group, call)
+        expected = self.archives.expected_version(bot.bot_id, group, base_url)
         return bot.version != expected and not bot.note
 
     def expected_version(self, bot_id: str, group: BotGroup, call: Call) -> str:

@@ -32,6 +32,7 @@ from botapi.bot_call import (
     Script,
     Text,
 )
+from botapi.concurrency import Held
 from botapi.domain.errors import Code, Refusal, one_line
 from botapi.door import (
     HTTP_STATUS,
@@ -39,6 +40,7 @@ from botapi.door import (
     VERBS,
     BodyTooLarge,
     Door,
+    HeldAnswer,
     finish,
     internal_error,
     read_body,
@@ -81,7 +83,7 @@ class Route:
     path: str
     decode: Callable[[bytes], Any]
     decode_any_case: Callable[[bytes], Any]
-    handle: Callable[..., AnyReply]
+    handle: Callable[..., AnyReply | Held[Reply]]
     needed: tuple[str, ...] = ("session",)
     limit: int = SMALL_BODY
     has_task_in_path: bool = False
@@ -98,9 +100,13 @@ class Route:
         return value
 
 
-def _route(path: str, kind: type[Any], handle: Callable[..., AnyReply], **more: Any) -> Route:
+def _route(
+    path: str, kind: type[Any], handle: Callable[..., AnyReply | Held[Reply]], **more: Any
+) -> Route:
     return Route(path, decoder(kind).decode, any_case(kind), handle, **more)
 
+
+_Way = Callable[[Route, Request, str], AnyReply | Held[Reply]]
 
 WITHOUT_SESSION = (
     _route(
@@ -172,11 +178,14 @@ class BotRoutes:
         return Gate(inner, self._door, answers, with_task)
 
     def _answer(
-        self, route: Route, door: Callable[[Route, Request, str], AnyReply], http: Request, rid: str
-    ) -> Response:
+        self, route: Route, door: _Way, http: Request, rid: str
+    ) -> Response | Held[Response]:
         """One call of a bot, whatever comes of it. `rid` is the request id."""
         try:
-            return _response(door(route, http, rid))
+            reply = door(route, http, rid)
+            if isinstance(reply, Held):
+                return reply.then(_response) if reply.timeout_s else _response(reply.make())
+            return _response(reply)
         except Refusal as error:
             self._door.limits.note(self._door.address(http), HTTP_STATUS[error.code])
             return _refused(error, http, as_json=route.refuses_in_json)
@@ -188,11 +197,10 @@ class BotRoutes:
         except Exception:  # noqa: BLE001 - the outermost frame of a bot's call
             return internal_error(rid)
 
-    def _add(
-        self, routes: Blueprint, route: Route, door: Callable[[Route, Request, str], AnyReply]
-    ) -> None:
+    def _add(self, routes: Blueprint, route: Route, door: _Way) -> None:
         def view(**_path: str) -> Response:
-            return self._answer(route, door, request, g.request_id)
+            answer = self._answer(route, door, request, g.request_id)
+            return answer.get() if isinstance(answer, Held) else answer
 
         name = route.path.strip("/").replace("/", "_")
         _only(routes, BOT_PATH + route.path, name, view, "POST")
@@ -253,7 +261,8 @@ class BotRoutes:
             return _response(enroll.enroll(self._server, self._flask_call(), body))
 
     def _missing_blobs(self) -> Response:
-        return _response(self._with_session(_MISSING, request, g.request_id))
+        call, body = self._of_session(_MISSING, request, g.request_id)
+        return _response(blobs.missing(self._server, call, body))
 
     def _get_blob(self, digest: str, size: str) -> Response:
         call, task_id = self._blob_call()
@@ -294,17 +303,21 @@ class BotRoutes:
             presented=self._door.caller(http),
         )
 
-    def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply:
+    def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply | Held[Reply]:
         with self._admission.place() if route.is_expensive else nullcontext():
             call, body = self._read(route, http, rid, is_stranger=True)
             return route.handle(self._server, call, body)
 
-    def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply:
+    def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply | Held[Reply]:
+        call, body = self._of_session(route, http, rid)
+        return route.handle(self._server, call, body)
+
+    def _of_session(self, route: Route, http: Request, rid: str) -> tuple[BotCall, Any]:
         """The steps of bot-api 0.4, in their order."""
         call, body = self._read(route, http, rid, is_stranger=False)
         session = self._session(body.session, call)
         self._door.limits.admit_bot(session.bot_id)
-        return route.handle(self._server, self._bot_call(body.session, session, call), body)
+        return self._bot_call(body.session, session, call), body
 
     def _bot_call(self, token: str, session: Session, call: Call) -> BotCall:
         """Steps 9 to 13 of bot-api 0.4: what is stored of the bot whose session this is."""
@@ -353,7 +366,7 @@ class Gate:
 
     inner: WSGIApplication
     door: Door
-    answers: Mapping[str, Callable[[Request, str], Response]]
+    answers: Mapping[str, Callable[[Request, str], Response | Held[Response]]]
     with_task: tuple[str, ...]
     """Paths that a task id follows, which nobody reads."""
 
@@ -369,6 +382,9 @@ class Gate:
         request_id = self.door.request_id(http)
         self.door.learn(http, request_id, route)
         response = answer(http, request_id)
+        if isinstance(response, Held):
+            send = partial(_late, response.make, request_id, start_response)
+            return HeldAnswer(response.done, response.timeout_s, send)
         finish(response, request_id)
         return response(environ, start_response)
 
@@ -377,6 +393,20 @@ class Gate:
             route, _, task_id = path.rpartition("/")
             return route if task_id else path
         return path
+
+
+def _late(
+    make: Callable[[], Response], request_id: str, start_response: StartResponse
+) -> Iterable[bytes]:
+    """The answer to a call that was held."""
+    try:
+        response = make()
+    except StoreError as error:
+        response = _outage(error)
+    except Exception:  # noqa: BLE001 - the outermost frame of a held call
+        response = internal_error(request_id)
+    finish(response, request_id)
+    return response({"REQUEST_METHOD": "POST"}, start_response)
 
 
 _MISSING = _route("/missing", blobs.MissingRequest, blobs.missing, limit=UPDATE_BODY)

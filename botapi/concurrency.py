@@ -26,6 +26,7 @@ import gevent.monkey
 import gevent.threadpool
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 READER_THREADS = 4
 OUTSIDE_THREADS = 8
@@ -92,6 +93,10 @@ class Concurrency(Protocol):
         """Let others run for that long."""
         ...
 
+    def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
+        """Run fn in the background once `event` is set, at the latest `timeout_s` from now."""
+        ...
+
     def on_loop(self, fn: Callable[[], T]) -> T:
         """Run fn, which ends by itself in time, where the loop is; it must wait in this form.
 
@@ -130,6 +135,30 @@ class Box(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value] # set together with the event
+
+
+class Held(Generic[T]):
+    """What is there once `done` is set or `timeout_s` seconds are over: then `make` makes it."""
+
+    __slots__ = ("done", "make", "timeout_s")
+
+    def __init__(self, done: Event, timeout_s: float, make: Callable[[], T]) -> None:
+        self.done = done
+        self.timeout_s = timeout_s
+        self.make = make
+
+    def then(self, fn: Callable[[T], U]) -> "Held[U]":
+        """The same wait, for what `fn` makes of it."""
+        return Held(self.done, self.timeout_s, partial(_then, self.make, fn))
+
+    def get(self) -> T:
+        """Wait for it here."""
+        self.done.wait(self.timeout_s)
+        return self.make()
+
+
+def _then(make: Callable[[], T], fn: Callable[[T], U]) -> U:
+    return fn(make())
 
 
 def start_native(fn: Callable[[], object]) -> None:
@@ -250,6 +279,10 @@ class Threads:
         """Sleep."""
         threading.Event().wait(seconds)
 
+    def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
+        """Wait for it on a daemon thread."""
+        self.spawn(lambda: (event.wait(timeout_s), fn()))
+
     def on_loop(self, fn: Callable[[], T]) -> T:
         """Run fn here: there is no loop."""
         return fn()
@@ -291,6 +324,15 @@ class Greenlets:
         """Sleep; the loop goes on meanwhile."""
         gevent.sleep(seconds)
 
+    def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
+        """Nobody waits meanwhile: the loop starts a greenlet when it is time. To be called there.
+
+        `event` is one that `event` made.
+        """
+        if not isinstance(event, _LoopEvent):
+            raise TypeError(event)
+        _Alarm(self._hub, event.inner, timeout_s, fn)
+
     def on_loop(self, fn: Callable[[], T]) -> T:
         """Run fn here if this is the loop's thread, else in a greenlet of the loop."""
         if _get_ident() == self._home:
@@ -310,27 +352,54 @@ class Greenlets:
 class _LoopEvent:
     """`gevent.event.Event`, except that `set` from a foreign thread goes through the loop."""
 
-    __slots__ = ("_event", "_home", "_hub")
+    __slots__ = ("_home", "_hub", "inner")
 
     def __init__(self, hub: gevent.hub.Hub, _home: int) -> None:
         self._hub = hub
         self._home = _home
-        self._event = gevent.event.Event()
+        self.inner = gevent.event.Event()
 
     def set(self) -> None:
         if _get_ident() == self._home:
-            self._event.set()
+            self.inner.set()
         else:
-            self._hub.loop.run_callback_threadsafe(self._event.set)
+            self._hub.loop.run_callback_threadsafe(self.inner.set)
 
     def clear(self) -> None:
-        self._event.clear()
+        self.inner.clear()
 
     def is_set(self) -> bool:
-        return bool(self._event.is_set())
+        return bool(self.inner.is_set())
 
     def wait(self, timeout: float | None = None) -> bool:
-        return bool(self._event.wait(timeout))
+        return bool(self.inner.wait(timeout))
+
+
+class _Alarm:
+    """Calls `fn` in a greenlet of its own: once, when the event is set or the time is over."""
+
+    __slots__ = ("_event", "_fn", "_timer")
+
+    def __init__(
+        self,
+        hub: gevent.hub.Hub,
+        event: gevent.event.Event,
+        timeout_s: float,
+        fn: Callable[[], object],
+    ) -> None:
+        self._event = event
+        self._fn = fn
+        self._timer: Any = hub.loop.timer(timeout_s)
+        self._timer.start(self._ring)
+        event.rawlink(self._ring)
+
+    def _ring(self, _event: object = None) -> None:
+        if self._timer is None:
+            return
+        self._timer.close()
+        self._timer = None
+        self._event.unlink(self._ring)
+        gevent.spawn(_logged, self._fn, ())
 
 
 def _result(pool: gevent.threadpool.ThreadPool, fn: Callable[[], T]) -> T:

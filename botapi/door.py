@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -16,6 +17,7 @@ from werkzeug.wrappers import Request
 from botapi import logs, metrics
 from botapi.auth.credentials import Presented, client_ip
 from botapi.clock import Clock, Rng
+from botapi.concurrency import Held
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rate_limit import Rate, TokenBuckets, network_of
 from botapi.settings import Settings
@@ -54,6 +56,8 @@ BOT_CALLS = "/swarming/api/v1/bot/"
 ROUTE = "skep.route"
 """Where a request keeps its address with names for what changes, as `/tasks/<task_id>`."""
 NO_ROUTE = "none"
+SAID = (ROUTE, "REQUEST_METHOD", "REMOTE_ADDR", "HTTP_X_FORWARDED_FOR")
+"""What is said of a request when its answer is ready; this is kept of one that is held."""
 ROUTINE = frozenset(
     {
         *(BOT_CALLS + name for name in ("poll", "rbe/session/update", "task_update")),
@@ -149,25 +153,13 @@ class Door:
 
     def _observed(self, app: WSGIApplication) -> WSGIApplication:
         """Count, time and log every request."""
-        monotonic = self.clock.monotonic
 
         def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            began, code = monotonic(), "500"
-            logs.begin()
-
-            def start(status: str, headers: Headers, *error: Any) -> Callable[[bytes], object]:
-                nonlocal code
-                code = status[:3]
-                return start_response(status, headers, *error)
-
-            try:
-                return app(environ, start)
-            finally:
-                self._seen(environ, code, monotonic() - began)
+            return _Watched(self, environ, start_response, self.clock.monotonic()).answer(app)
 
         return call
 
-    def _seen(self, environ: WSGIEnvironment, code: str, seconds: float) -> None:
+    def seen(self, environ: WSGIEnvironment, code: str, seconds: float) -> None:
         """An answer is ready; what is left to send of it is not in its time."""
         route, method = environ.get(ROUTE, NO_ROUTE), environ["REQUEST_METHOD"]
         method = method if method in VERBS else metrics.OTHER
@@ -219,6 +211,62 @@ class Door:
         if self.is_proxy(http.remote_addr or ""):
             scheme = http.headers.get("X-Forwarded-Proto", scheme)
         return f"{'https' if scheme == 'https' else 'http'}://{http.host}"
+
+
+class HeldAnswer(Held[Iterable[bytes]]):
+    """The answer to a held call, as WSGI has it: whoever iterates over it waits.
+
+    A worker that knows it keeps nothing else of the call meanwhile (botapi.worker).
+    """
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Its pieces; the head is known when the first one is."""
+        yield from self.get()
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One request that is counted, timed and logged when its answer is ready."""
+
+    door: Door
+    environ: WSGIEnvironment
+    start_response: StartResponse
+    began_s: float
+    code: str = "500"
+
+    def start(self, status: str, headers: Headers, *error: Any) -> Callable[[bytes], object]:
+        """WSGI's `start_response`."""
+        self.code = status[:3]
+        return self.start_response(status, headers, *error)
+
+    def answer(self, app: WSGIApplication) -> Iterable[bytes]:
+        """What the application answers, now or later."""
+        logs.begin()
+        answer: Iterable[bytes] = ()
+        try:
+            answer = app(self.environ, self.start)
+        finally:
+            if not isinstance(answer, HeldAnswer):
+                self._over()
+        return self._later(answer) if isinstance(answer, HeldAnswer) else answer
+
+    def _later(self, held: HeldAnswer) -> HeldAnswer:
+        """The same answer, watched until it is made; of the request only what is said of it."""
+        self.environ = {name: self.environ[name] for name in SAID if name in self.environ}
+        return HeldAnswer(held.done, held.timeout_s, partial(self._made, held.make, logs.noted()))
+
+    def _made(
+        self, make: Callable[[], Iterable[bytes]], ids: Mapping[str, object]
+    ) -> Iterable[bytes]:
+        logs.begin(**ids)
+        try:
+            return make()
+        finally:
+            self._over()
+
+    def _over(self) -> None:
+        seconds = self.door.clock.monotonic() - self.began_s
+        self.door.seen(self.environ, self.code, seconds)
 
 
 class BodyTooLarge(Exception):

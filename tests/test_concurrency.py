@@ -6,7 +6,17 @@ import pytest
 
 from botapi import concurrency
 from botapi.clock import SystemClock, SystemRng
-from botapi.concurrency import NAPS, NAPS_AT_ONCE, OUTSIDE_THREADS, Greenlets, at_work, giving_way
+from botapi.concurrency import (
+    NAPS,
+    NAPS_AT_ONCE,
+    OUTSIDE_THREADS,
+    Greenlets,
+    Held,
+    Threads,
+    at_work,
+    giving_way,
+    start_native,
+)
 from botapi.store.sqlite import SqliteStore
 from tests.fakes.worker import run_patched
 
@@ -27,6 +37,39 @@ def test_store_is_read_while_everything_outside_hangs():
     greenlets.sleep(0)
     assert greenlets.native(lambda: list(done)) == []
     release.set()
+
+
+LONG_S = 30.0
+
+
+@pytest.mark.parametrize("make", [Greenlets, Threads])
+def test_held_value_is_made_once_its_event_is_set_or_its_time_is_over(make):
+    waits = make()
+    done, made = waits.event(), []
+    held = Held(done, 0.01, lambda: made.append(len(made)) or len(made)).then(str)
+    assert (held.get(), made) == ("1", [0])
+    done.set()
+    assert Held(done, LONG_S, lambda: "now").get() == "now"
+
+
+@pytest.mark.parametrize("make", [Greenlets, Threads])
+@pytest.mark.parametrize("when", ["before", "after", "from a thread", "never"])
+def test_what_comes_after_an_event_runs_once_when_it_is_set_or_its_time_is_over(make, when):
+    waits = make()
+    event, over, runs = waits.event(), waits.event(), []
+    if when == "before":
+        event.set()
+    waits.after(event, 0.01 if when == "never" else LONG_S, lambda: (runs.append(1), over.set()))
+    waits.sleep(0)
+    if when == "after":
+        assert runs == []
+        event.set()
+    if when == "from a thread":
+        start_native(event.set)
+    assert over.wait(LONG_S)
+    event.set()
+    waits.sleep(0.02)
+    assert runs == [1]
 
 
 @pytest.fixture(name="naps")

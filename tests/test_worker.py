@@ -1,14 +1,22 @@
-"""What a worker sends, and how it looks at a new connection."""
+"""What a worker sends, what it keeps of a held call, and how it looks at a new connection."""
 
+import gc
 import socket
 import sys
 import time
 from types import SimpleNamespace
 
+import gevent
+import gevent.socket
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
 
+from botapi import worker as serving
+from botapi.admission import Admission
+from botapi.clock import SystemClock, SystemRng
+from botapi.concurrency import Greenlets
+from botapi.door import HeldAnswer
 from botapi.worker import ONE_PIECE, Response, Worker, _settle, waited_s
 
 TICK_S = 0.02
@@ -138,6 +146,143 @@ def test_answer_that_broke_off_is_logged_and_ends_the_connection(caplog):
         handle(broken_off, sent)
     assert sent[0].endswith(b"\r\n\r\nhel")
     assert [record.getMessage() for record in caplog.records] == ["the answer broke off"]
+
+
+LONG_S = 30.0
+ASK = b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Server:
+    """A worker on a socket of its own; the calls of `/held` wait for `done`."""
+
+    def __init__(self):
+        greenlets = Greenlets()
+        self.done = greenlets.event()
+        self.worker = worker = Worker.__new__(Worker)
+        worker.cfg, worker.alive, worker.wsgi = Config(), True, self.wsgi
+        worker.cfg.set("keepalive", int(LONG_S))
+        worker.log = SimpleNamespace(debug=lambda *_words: None)
+        worker._in_flight = worker._connections = 0
+        admission = Admission(greenlets, SystemClock(), SystemRng())
+        worker.app = SimpleNamespace(
+            parts=SimpleNamespace(concurrency=greenlets, admission=admission)
+        )
+        listener = gevent.socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        worker.sockets = [listener]
+        worker._servers = [worker._listen(listener)]
+        self.address = listener.getsockname()
+
+    def wsgi(self, environ, start_response):
+        body = environ["wsgi.input"].read()
+
+        def answer():
+            return good({}, start_response) if body else []
+
+        return HeldAnswer(self.done, LONG_S, answer) if "held" in environ["PATH_INFO"] else answer()
+
+    def call(self, *paths):
+        """A new connection on which these were asked."""
+        client = gevent.socket.create_connection(self.address)
+        client.settimeout(LONG_S)
+        client.sendall(b"".join(ASK % path.encode() for path in paths))
+        return client
+
+    def close(self):
+        self.done.set()
+        for server in self.worker._servers:
+            server.close()
+
+
+@pytest.fixture(name="server")
+def fixture_server():
+    server = Server()
+    yield server
+    server.close()
+
+
+def until(condition):
+    with gevent.Timeout(LONG_S):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+def answer_of(client, count=1):
+    """What came, up to the end of so many answers."""
+    said = b""
+    while said.count(b"\r\n\r\nhello") < count:
+        more = client.recv(4096)
+        assert more, said
+        said += more
+    return said
+
+
+def serving_greenlets():
+    return [g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.dead]
+
+
+def test_held_call_keeps_no_greenlet_and_its_connection_goes_on(server):
+    before = len(serving_greenlets())
+    clients = [server.call("held") for _ in range(5)]
+    until(lambda: server.worker._in_flight == 5)
+    until(lambda: len(serving_greenlets()) == before)
+    assert server.worker._connections == 5
+    server.done.set()
+    for client in clients:
+        assert b"Connection: keep-alive" in answer_of(client)
+    assert server.worker._in_flight == 0
+    for client in clients:
+        client.sendall(ASK % b"other")
+        answer_of(client)
+        client.sendall(ASK % b"held")
+        answer_of(client)
+        client.close()
+    until(lambda: server.worker._connections == 0)
+
+
+def test_request_that_is_sent_ahead_of_a_held_answer_is_not_lost(server):
+    client = server.call("held", "other")
+    until(lambda: server.worker._in_flight == 1)
+    server.done.set()
+    answer_of(client, 2)
+    client.close()
+
+
+def test_held_call_of_a_worker_that_ends_is_the_last_of_its_connection(server):
+    client = server.call("held")
+    until(lambda: server.worker._in_flight == 1)
+    server.worker.alive = False
+    server.done.set()
+    assert b"Connection: close" in answer_of(client)
+    assert client.recv(1) == b""
+    client.close()
+    until(lambda: server.worker._connections == server.worker._in_flight == 0)
+
+
+def test_caller_that_hangs_up_while_it_is_held_leaves_no_word_in_the_log(server, caplog):
+    client = server.call("held")
+    until(lambda: server.worker._in_flight == 1)
+    linger = socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+    client.setsockopt(*linger)  # the connection is reset
+    client.close()
+    server.done.set()
+    until(lambda: server.worker._connections == server.worker._in_flight == 0)
+    assert caplog.records == []
+
+
+def test_held_calls_count_where_connections_are_bounded(server, monkeypatch):
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 1)
+    first = server.call("held")
+    until(lambda: server.worker._in_flight == 1)
+    second = server.call("other")
+    until(lambda: not server.worker._servers[0]._watcher)
+    assert server.worker._connections == 1
+    server.done.set()
+    answer_of(first)
+    first.close()
+    answer_of(second)
+    second.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells it")

@@ -176,10 +176,17 @@ class KnownSessions:
         return found
 
     def add(
-        self, token: str, secret: Secret, session: Session, *, takes_hidden: bool = False
+        self,
+        token: str,
+        secret: Secret,
+        session: Session,
+        *,
+        takes_hidden: bool = False,
+        instead_of: str = "",
     ) -> None:
-        """Remember a token that was just made; the oldest one is forgotten."""
+        """Remember a token that was just made, and not the one it replaces; nor the oldest one."""
         with self._lock:
+            self._sessions.pop((instead_of, secret, takes_hidden), None)
             self._sessions[token, secret, takes_hidden] = session
             if len(self._sessions) > MAX_KNOWN_SESSIONS:
                 self._sessions.popitem(last=False)

@@ -441,7 +441,8 @@ def _reply(
                 ),
                 last_seen_config_ms=facts.snapshot.fetched_ms,
                 credential_sha256=facts.identity.credential_sha256,
-            )
+            ),
+            instead_of=request.session or "",
         )
     if request.skep is not None:
         body["skep"] = skep_settings(server.settings)

@@ -1,14 +1,19 @@
 """The lease channel: opened, held for work, kept alive, closed (bot-api 1.11, 3.5)."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from botapi.auth.botsession import SESSION_LIFE_MS
+from botapi.auth.botsession import SESSION_LIFE_MS, Session
 from botapi.bot_call import FRESH_MS, BotCall, BotServer, Reply
+from botapi.concurrency import Held
+from botapi.domain.bot import Bot
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import run_id
 from botapi.domain.task import Offer, TaskState
+from botapi.scheduler.offers import Waiter
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Outage, join_key
@@ -91,10 +96,11 @@ def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  
     session = replace(
         server.refreshed(call.session, call.call), rbe_bot_session_id=lease_session_id
     )
-    return Reply({"session": server.token(session), "session_id": lease_session_id})
+    token = server.token(session, instead_of=call.token)
+    return Reply({"session": token, "session_id": lease_session_id})
 
 
-def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply:
+def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply | Held[Reply]:
     """Report on a lease, and wait for one while the bot is free.
 
     Held only with status OK and no ACTIVE lease, and never with `nonblocking`. A status
@@ -116,12 +122,16 @@ def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply:
     if status == "OK" and lease is not None and lease.state == "ACTIVE":
         state = _active_state(server, call, str(lease.id))
         return Reply(body | ({"lease": {"id": lease.id, "state": state}} if state else {}))
-    if status == "OK":
-        body |= _hold(server, call, session, request)
-    if request.skep is not None and "lease" not in body:
-        with suppress(Outage):
-            body |= {"skep": {"poll": True}} if _has_news(server, call) else {}
-    return Reply(body)
+    news = partial(_news, server, call.bot, call.session, call.call.base_url)
+    without_work = dict if request.skep is None else news
+    if status != "OK":
+        return Reply(body | without_work())
+    offer = _offer_of(server, session)
+    if offer is not None:
+        return Reply(body | {"lease": _lease(offer)})
+    waiter = _wait(server, call, session, request)
+    reply = partial(_after_wait, server, waiter, body, without_work)
+    return Held(waiter.done, waiter.wait_s, reply)
 
 
 def _live_session(server: BotServer, call: BotCall) -> LeaseSession | None:
@@ -142,18 +152,6 @@ def _is_renamed(call: BotCall, session: LeaseSession) -> bool:
     """Did a poll find another effective id than the session was opened with (bot-api 1.11)?"""
     name = call.session.bot_config.rbe_effective_bot_id
     return bool(session.effective_bot_id) and session.effective_bot_id != name
-
-
-def _hold(
-    server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
-) -> dict[str, object]:
-    """Wait for work; what that adds to the reply.
-
-    An offer that is made, or a session that is closed, in the moment the wait ends is found
-    by the bot's next call, which follows at once: so a call that was held reads nothing more.
-    """
-    offer = _offer_of(server, session) or _wait(server, call, session, request)
-    return {"lease": _lease(offer)} if offer is not None else {}
 
 
 def _offer_of(server: BotServer, session: LeaseSession) -> Offer | None:
@@ -234,10 +232,10 @@ def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
 
 def _wait(
     server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
-) -> Offer | None:
-    """The next offer, None after a while.
+) -> Waiter:
+    """The bot waits for an offer from now on.
 
-    A bot that had better poll is held for a short time only, one of ours not at all: the
+    One that had better poll is held for a short time only, one of ours not at all: the
     reply tells it to.
     """
     settings = server.settings
@@ -246,16 +244,31 @@ def _wait(
     dims = frozenset(call.bot.dimensions)
     if call.bot.task_id or not call.bot.health.is_healthy or _all_asleep(server):
         hold_s, dims = min(hold_s, UNWELL_HOLD_S), frozenset()
-    if hold_s and _has_news(server, call):
+    if hold_s and server.has_news(call.bot, call.session, call.call.base_url):
         hold_s = 0.0 if request.skep is not None else min(hold_s, UNWELL_HOLD_S)
-    return server.offers.wait(call.bot.bot_id, session.lease_session_id, dims, hold_s)
+    return server.offers.begin(call.bot.bot_id, session.lease_session_id, dims, hold_s)
 
 
-def _has_news(server: BotServer, call: BotCall) -> bool:
-    snapshot = server.config.cached()
-    return snapshot.fleet.force_sleep or server.has_news(
-        call.bot, call.session, snapshot, call.call
-    )
+def _after_wait(
+    server: BotServer,
+    waiter: Waiter,
+    body: dict[str, object],
+    without_work: Callable[[], dict[str, object]],
+) -> Reply:
+    """The reply when the wait is over.
+
+    An offer that is made, or a session that is closed, in that moment is found by the bot's
+    next call, which follows at once: so a call that was held reads nothing more.
+    """
+    offer = server.offers.end(waiter)
+    return Reply(body | (without_work() if offer is None else {"lease": _lease(offer)}))
+
+
+def _news(server: BotServer, bot: Bot, session: Session, base_url: str) -> dict[str, object]:
+    """What tells a bot of ours that it had better poll."""
+    with suppress(Outage):
+        return {"skep": {"poll": True}} if server.has_news(bot, session, base_url) else {}
+    return {}
 
 
 def _lease(offer: Offer) -> dict[str, object]:

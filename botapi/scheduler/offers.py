@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Waiter:
-    """One held call. `offer` is set before `done` is. An impatient one ends with its round."""
+    """One held call. `offer` is set before `done` is. An impatient one ends with its round.
+
+    Its caller waits for `done`, `wait_s` at most.
+    """
 
     bot_id: str
     lease_session_id: str
@@ -49,6 +52,7 @@ class Waiter:
     done: Event
     queue_keys: frozenset[Key]
     is_patient: bool
+    wait_s: float = 0.0
     offer: Offer | None = None
 
 
@@ -124,7 +128,15 @@ class Offers:
     def wait(
         self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
     ) -> Offer | None:
-        """Hold the caller until this bot gets an offer; None after `timeout_s` or on close.
+        """Hold the caller until this bot gets an offer; None after `timeout_s` or on close."""
+        waiter = self.begin(bot_id, lease_session_id, dimensions, timeout_s)
+        waiter.done.wait(waiter.wait_s)
+        return self.end(waiter)
+
+    def begin(
+        self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
+    ) -> Waiter:
+        """A call that is held from now on, until `end`.
 
         With no time at all the caller gets what is there now. A second call for one bot
         sends the first one home.
@@ -135,7 +147,7 @@ class Offers:
         waiter = Waiter(bot_id, lease_session_id, dimensions, done, fitting, timeout_s > 0)
         with self._lock:
             if self._closed:
-                return None
+                return waiter
             if len(self._queues.by_key) != known:
                 # A queue was learned meanwhile, and nobody told a waiter not yet there.
                 waiter.queue_keys = fitting = self._queues.fitting(dimensions)
@@ -149,7 +161,11 @@ class Offers:
         if may_get:
             self._wake.set()
         if may_get or timeout_s > 0:
-            done.wait(timeout_s or ROUND_S)
+            waiter.wait_s = timeout_s or ROUND_S
+        return waiter
+
+    def end(self, waiter: Waiter) -> Offer | None:
+        """The call is held no longer; what it got."""
         self._leave(waiter)
         return waiter.offer
 

@@ -324,6 +324,15 @@ def test_known_sessions_are_bounded_by_forgetting_the_oldest(monkeypatch):
         known.session("a", SECRET)
 
 
+def test_known_session_is_forgotten_with_the_token_that_another_replaces():
+    known = KnownSessions()
+    known.add("a", SECRET, VECTOR_SESSION)
+    known.add("b", SECRET, VECTOR_SESSION, instead_of="a")
+    assert known.session("b", SECRET) is VECTOR_SESSION
+    with pytest.raises(BadToken):
+        known.session("a", SECRET)
+
+
 def _signed(body):
     envelope = session_pb2.SessionToken(
         hmac_tagged=session_pb2.SessionToken.HmacTagged(

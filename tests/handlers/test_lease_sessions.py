@@ -39,13 +39,13 @@ def lease_session(parts):
 def held(parts, monkeypatch):
     """For how many seconds each call was willing to wait."""
     seen = []
-    wait = parts.offers.wait
+    begin = parts.offers.begin
 
     def watch(bot_id, lease_session_id, dimensions, timeout_s):
         seen.append(timeout_s)
-        return wait(bot_id, lease_session_id, dimensions, 0.0)
+        return begin(bot_id, lease_session_id, dimensions, 0.0)
 
-    monkeypatch.setattr(parts.offers, "wait", watch)
+    monkeypatch.setattr(parts.offers, "begin", watch)
     return seen
 
 
@@ -197,11 +197,13 @@ def test_held_call_is_answered_ok_when_the_store_goes_away_meanwhile(parts, bot,
     def away(*_args, **_more):
         raise Outage("gone")
 
-    def wait(*_args):
+    def end(_waiter):
         monkeypatch.setattr(parts.store, "get", away)
         monkeypatch.setattr(parts.config, "cached", away)
 
-    monkeypatch.setattr(parts.offers, "wait", wait)
+    begin = parts.offers.begin
+    monkeypatch.setattr(parts.offers, "begin", lambda *call: begin(*call[:3], 0.0))
+    monkeypatch.setattr(parts.offers, "end", end)
     reply = bot.update(nonblocking=False, skep={})
     assert sorted(reply) == ["session", "status"]
     assert reply["status"] == "OK"

@@ -14,7 +14,7 @@ from botapi.auth.keys import SESSION, KeyRing
 from botapi.bot_call import BotCall, Call, Reply, Text
 from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Provider
-from botapi.concurrency import Threads
+from botapi.concurrency import Held, Threads
 from botapi.domain.errors import Code, Refusal
 from botapi.door import HTTP_STATUS
 from botapi.handlers import claim, event, handshake, poll, rbe_session, task_error, task_update
@@ -246,6 +246,8 @@ class Process:
             make, handle = BOT_ROUTES[call.path]
             request = make(**call.fields)
             reply = handle(server, self._of_session(facts, request.session), request)
+        if isinstance(reply, Held):
+            reply = reply.get()
         match reply:
             case Reply(body):
                 return Answer(200, body)
