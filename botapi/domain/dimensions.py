@@ -13,7 +13,7 @@ from botapi.domain.names import utf8_length
 MAX_KEY_BYTES = 64
 MAX_VALUE_BYTES = 256
 MAX_REMEMBERED_CHARS = 4_096
-"""Larger sets of dimensions are judged anew each time, so that nobody fills the memory."""
+"""Longer dimensions are judged anew each time, so that nobody fills the memory."""
 SHOWN_KEY_BYTES = 69
 SHOWN_VALUE_BYTES = 261
 
@@ -55,29 +55,29 @@ def validate(dims: Mapping[str, Sequence[str]]) -> list[str]:
     Each is one line such as `bad dimensions: key "os": bad value "": empty value`.
     The list is empty when all is well; `pool` is not asked for, it comes from the group.
     """
-    items = tuple((key, tuple(values)) for key, values in dims.items())
-    size = sum(len(key) + sum(map(len, values)) for key, values in items)
-    judge = _remembered_complaints if size <= MAX_REMEMBERED_CHARS else _complaints
-    return list(judge(items))
+    return [
+        f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {problem}"
+        for key in sorted({*dims, "id"})
+        for problem in (_judged(key, tuple(dims[key])) if key in dims else ["missing"])
+    ]
 
 
-@lru_cache(maxsize=16_384)  # a bot says the same at every poll
-def _remembered_complaints(items: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
-    return _complaints(items)
+def _judged(key: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    size = len(key) + sum(map(len, values))
+    judge = _remembered_problems if size <= MAX_REMEMBERED_CHARS else _problems
+    return judge(key, values)
 
 
-def _complaints(items: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, ...]:
-    dims = dict(items)
-    complaints: list[str] = []
-    for key in sorted({*dims, "id"}):
-        complaints += [
-            f"bad dimensions: key {quote(key, SHOWN_KEY_BYTES)}: {text}"
-            for text in (_problems(key, dims[key]) if key in dims else ["missing"])
-        ]
-    return tuple(complaints)
+@lru_cache(maxsize=4_096)  # bots say much the same, at every poll
+def _remembered_problems(key: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    return _problems(key, values)
 
 
-def _problems(key: str, values: Sequence[str]) -> Iterable[str]:
+def _problems(key: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_each_problem(key, values))
+
+
+def _each_problem(key: str, values: tuple[str, ...]) -> Iterable[str]:
     problem = key_problem(key)
     if problem:
         yield problem

@@ -2,9 +2,10 @@
 
 An idle call touches memory only. Every `FLUSH_EVERY_S` the entries whose stored value is
 older than `age_s` go out in one batch, so 10,000 bots cost about 167 small writes a second.
+What a bot said of its state is the largest part of an entry, and is dropped once it is stored.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -84,7 +85,11 @@ class LastSeen:
             for live, doc in zip(due, stored, strict=True)
         )
         with self._lock:
-            self._stored_ms.update((live.bot_id, live.seen_ms) for live in due)
+            for live in due:
+                self._stored_ms[live.bot_id] = live.seen_ms
+                newest = self._live.get(live.bot_id)
+                if newest is not None and newest.state is live.state:
+                    self._live[live.bot_id] = replace(newest, state=None)
         return len(due)
 
     def forget(self, bot_id: str) -> None:
@@ -101,23 +106,22 @@ class RecentPolls:
     """
 
     def __init__(self) -> None:
-        self._by_session: OrderedDict[tuple[str, str], deque[str]] = OrderedDict()
+        self._by_session: OrderedDict[tuple[str, str], tuple[str, ...]] = OrderedDict()
 
     def add(self, bot_id: str, session_id: str, uuid: str) -> None:
         """This poll was answered; no uuid is nothing to remember."""
         if not uuid:
             return
         key = bot_id, session_id
-        polls = self._by_session.setdefault(key, deque(maxlen=REMEMBERED_POLLS))
-        self._by_session.move_to_end(key)
-        if uuid not in polls:
-            polls.append(uuid)
+        polls = self._by_session.pop(key, ())
+        more = () if uuid in polls else (uuid,)
+        self._by_session[key] = (*polls, *more)[-REMEMBERED_POLLS:]
         if len(self._by_session) > REMEMBERED_BOTS:
             self._by_session.popitem(last=False)
 
     def of(self, bot_id: str, session_id: str) -> tuple[str, ...]:
         """The last sixteen."""
-        return tuple(self._by_session.get((bot_id, session_id), ()))
+        return self._by_session.get((bot_id, session_id), ())
 
 
 def _merged(own: LiveBot, stored: LiveBot) -> LiveBot:

@@ -336,6 +336,32 @@ def test_flush_writes_a_bot_once_a_minute(store, clock):
     assert seen.flush(everything=True) == 0
 
 
+def test_state_of_a_bot_is_in_the_store_only_once_it_is_flushed(store):
+    seen = LastSeen(store, 60)
+    seen.touch("vm1", 1_000_000, state={"a": 1})
+    seen.flush()
+    seen.touch("vm1", 1_000_001)
+    assert seen._live["vm1"].state is None
+    assert seen.get("vm1")["vm1"] == LiveBot("vm1", 1_000_001, state={"a": 1})
+    seen.flush(everything=True)
+    (doc,) = store.get(codec.LIVE, codec.live_key("vm1"))
+    assert codec.read_live(doc) == LiveBot("vm1", 1_000_001, state={"a": 1})
+
+
+def test_state_that_came_while_the_last_one_was_flushed_is_kept(store, monkeypatch):
+    seen = LastSeen(store, 60)
+    seen.touch("vm1", 1_000_000, state={"a": 1})
+    write = store.write_many
+
+    def written(rows):
+        write(rows)
+        seen.touch("vm1", 1_000_001, state={"a": 2})
+
+    monkeypatch.setattr(store, "write_many", written)
+    seen.flush()
+    assert seen.get("vm1")["vm1"].state == {"a": 2}
+
+
 def test_bot_nobody_hears_of_again_is_found_even_if_it_was_never_stored(store, clock, sweeps):
     """The process that heard it ended before it stored what it had seen."""
     request = run(store, clock)
