@@ -38,6 +38,8 @@ FEW = 20
 """New connections in a second that are let in even then: a slow machine is no herd."""
 FEW_QUEUED = 5
 """The same while many wait to be accepted: those let in have waited long themselves."""
+SOON_S = 2
+"""When the first FEW of a second come back to a store that could not serve them."""
 WAITED_S = 1.0
 """A connection that was accepted so late is turned away too: others wait behind it."""
 SAY_EVERY_S = 5.0
@@ -62,6 +64,21 @@ class _Waiter(NamedTuple):
     has_place: Event
 
 
+class _InASecond:
+    """How many there were in this second."""
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._number = 0
+
+    def count(self, now_s: float) -> int:
+        """One more."""
+        if now_s - self._since_s >= 1.0:
+            self._number, self._since_s = 0, now_s
+        self._number += 1
+        return self._number
+
+
 class Admission:
     """The places of one process. Calls come from greenlets or threads of one loop."""
 
@@ -73,8 +90,8 @@ class Admission:
         self._waiting: deque[_Waiter] = deque()
         self._late_s = 0.0
         self._queued = 0
-        self._come = 0
-        self._come_since = 0.0
+        self._come = _InASecond()
+        self._outages = _InASecond()
         self._turned_away = 0
         self._say_at = 0.0
 
@@ -119,11 +136,8 @@ class Admission:
 
     def _are_few(self) -> bool:
         """Count one that came; are there FEW of them in this second?"""
-        now = self._clock.monotonic()
-        if now - self._come_since >= 1.0:
-            self._come, self._come_since = 0, now
-        self._come += 1
-        return self._come <= (FEW_QUEUED if self._queued > QUEUED else FEW)
+        come = self._come.count(self._clock.monotonic())
+        return come <= (FEW_QUEUED if self._queued > QUEUED else FEW)
 
     def come_back_s(self) -> int:
         """When somebody who is turned away should come back; also counts them."""
@@ -136,6 +150,16 @@ class Admission:
                 "turned away %d calls: more bots come than can be let in", self._turned_away
             )
             self._turned_away = 0
+        return self._drawn_s()
+
+    def after_outage_s(self) -> int:
+        """When somebody without work should come back whom the store could not serve.
+
+        Soon, unless many are told so: together they would keep it down.
+        """
+        return SOON_S if self._outages.count(self._clock.monotonic()) <= FEW else self._drawn_s()
+
+    def _drawn_s(self) -> int:
         return 1 + int(self._rng.uniform(0, SPREAD_S))
 
     def _enter(self) -> None:

@@ -89,6 +89,8 @@ class Route:
     has_task_in_path: bool = False
     is_expensive: bool = False
     """Has it to wait for a place when many come at once (`botapi.admission`)?"""
+    may_come_later: bool = False
+    """Is it a call of a bot that has no work to speak of?"""
     refuses_in_json: bool = False
     """Is a 400 JSON, because bots read it there (bot-api 1.9)?"""
 
@@ -115,8 +117,15 @@ WITHOUT_SESSION = (
         handshake.handshake,
         needed=("dimensions",),
         is_expensive=True,
+        may_come_later=True,
     ),
-    _route("/poll", poll.PollRequest, poll.poll, needed=("dimensions", "session")),
+    _route(
+        "/poll",
+        poll.PollRequest,
+        poll.poll,
+        needed=("dimensions", "session"),
+        may_come_later=True,
+    ),
 )
 WITH_SESSION = (
     _route("/claim", claim.ClaimRequest, claim.claim, needed=("session", "claim_id")),
@@ -133,12 +142,15 @@ WITH_SESSION = (
     ),
     _route("/oauth_token", task_token.TokenRequest, task_token.oauth_token, refuses_in_json=True),
     _route("/id_token", task_token.TokenRequest, task_token.id_token, refuses_in_json=True),
-    _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
+    _route(
+        "/rbe/session/create", rbe_session.CreateRequest, rbe_session.create, may_come_later=True
+    ),
     _route(
         "/rbe/session/update",
         rbe_session.UpdateRequest,
         rbe_session.update,
         needed=("session", "status"),
+        may_come_later=True,
     ),
 )
 
@@ -192,7 +204,7 @@ class BotRoutes:
         except BodyTooLarge as error:
             return _too_large(error)
         except StoreError as error:
-            wait_s = self._admission.come_back_s() if route.is_expensive else RETRY_AFTER_S
+            wait_s = self._admission.after_outage_s() if route.may_come_later else RETRY_AFTER_S
             return _outage(error, wait_s)
         except Exception:  # noqa: BLE001 - the outermost frame of a bot's call
             return internal_error(rid)

@@ -8,10 +8,12 @@ from contextlib import ExitStack
 import pytest
 
 from botapi import admission
-from botapi.admission import AT_ONCE, SPREAD_S, Admission
+from botapi.admission import AT_ONCE, FEW, SOON_S, SPREAD_S, Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
+from botapi.door import RETRY_AFTER_S
+from botapi.store.protocol import Outage
 from botapi.worker import queued_at
 from tests.fakes.clock import FakeClock
 from tests.fakes.sim_bot import BOT_PATH
@@ -115,6 +117,34 @@ def test_times_to_come_back_are_spread_over_a_minute(doors):
     assert max(drawn) == SPREAD_S
     by_tens = [sum(1 for wait in drawn if low < wait <= low + 10) for low in range(0, SPREAD_S, 10)]
     assert min(by_tens) > 350
+
+
+def test_many_whom_the_store_cannot_serve_are_spread_and_few_come_back_soon():
+    clock = FakeClock()
+    doors = Admission(Threads(), clock, SystemRng())
+    for _ in range(2):
+        drawn = [doors.after_outage_s() for _ in range(FEW + 1_000)]
+        assert drawn[:FEW] == [SOON_S] * FEW
+        assert {1, SPREAD_S} <= set(drawn[FEW:]) <= set(range(1, SPREAD_S + 1))
+        clock.advance(1)
+
+
+@pytest.mark.spec("0.5.1.4")
+def test_bot_without_work_is_spread_in_an_outage_and_one_at_work_is_not(
+    parts, make_bot, monkeypatch
+):
+    def away(*_keys):
+        raise Outage("the disk is gone")
+
+    bot = make_bot().start()
+    monkeypatch.setattr(admission, "FEW", 0)
+    monkeypatch.setattr(admission, "SPREAD_S", 0)
+    monkeypatch.setattr(parts.store, "get", away)
+    for path in ("rbe/session/create", "rbe/session/update", "event", "task_update"):
+        bot.call("/" + path, status="OK", event="bot_log")
+        assert bot.status == 503
+        is_at_work = path in {"event", "task_update"}
+        assert int(bot.headers["Retry-After"]) == (RETRY_AFTER_S if is_at_work else 1), path
 
 
 @pytest.mark.parametrize(
