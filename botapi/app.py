@@ -199,7 +199,7 @@ def build(
     unsubscribe_directory = store.subscribe(directory.hear)
     watcher = config_watcher(settings, store, concurrency, config)
     archives = _releases(settings, store, config, keys, concurrency, clock, rng)
-    offers = Offers(store, concurrency, clock)
+    offers = Offers(store, concurrency, clock, rng)
     vault = open_vault(settings, rng)
     blob_store = open_blobs(settings, clock)
     blobs = Transfers(blob_store, concurrency)
@@ -273,6 +273,7 @@ def build(
             keys=keys,
             config=config,
             archives=archives,
+            offers=offers,
             last_seen=last_seen,
             blobs=blobs,
             vault=vault,

@@ -8,6 +8,7 @@ from botapi.api.parts import ApiParts
 from botapi.api.task_secrets import SealedBytes, check_secrets, seal_bytes
 from botapi.domain.deduplication import properties_hash
 from botapi.domain.errors import Code, Refusal
+from botapi.domain.matching import queue_of
 from botapi.domain.names import MAX_DRAWS, new_request_id, parse_task_id, run_id
 from botapi.domain.names import task_id as name_of
 from botapi.domain.new_task import PUBLISHED, Form, NewTask, check_new_task, check_pool
@@ -218,6 +219,7 @@ def _stored(
         task_id = name_of(new_request_id(now_ms, parts.rng.randbits(16)))
         request = replace(draft, task_id=task_id, created_ms=now_ms)
         entry_id = parts.new_id()
+        parts.offers.expect(codec.queue_key(queue_of(request.slices[0].dimensions)))
         try:
             created = create_task(
                 parts.store,

@@ -16,6 +16,7 @@ from botapi.cfg.releases import Releases
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
 from botapi.scheduler.last_seen import LastSeen
+from botapi.scheduler.offers import Offers
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store.protocol import Store
@@ -41,6 +42,7 @@ class ApiParts:
     config: Provider
     archives: Releases
     last_seen: LastSeen
+    offers: Offers
     blobs: Transfers
     vault: Vault
     directory: Directory

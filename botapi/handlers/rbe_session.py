@@ -239,7 +239,7 @@ def _wait(
     reply tells it to.
     """
     settings = server.settings
-    hold_s = server.rng.uniform(settings.hold_min_s, settings.hold_max_s)
+    hold_s = server.offers.hold_s(settings.hold_min_s, settings.hold_max_s)
     hold_s = 0.0 if request.nonblocking else hold_s
     dims = frozenset(call.bot.dimensions)
     if call.bot.task_id or not call.bot.health.is_healthy or _all_asleep(server):

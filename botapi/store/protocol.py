@@ -112,6 +112,8 @@ class Capabilities:
     `push_wakeup`: `notify` reaches watchers in other processes without polling.
     `shared`: several processes may open the same database at the same time.
     `durable`: an acknowledged write survives the end of the process.
+    `group_commit`: what one process asks for, one transaction after the other, runs in this
+    order, and commits together where the second is there before the first has ended.
     `max_txn_docs`: most documents one transaction may write.
     `max_txn_bytes`: most bytes they may have together, keys and tags included; None for any.
     """
@@ -122,6 +124,7 @@ class Capabilities:
     durable: bool
     max_txn_docs: int
     max_txn_bytes: int | None = None
+    group_commit: bool = False
 
 
 class ReadTxn(Protocol):

@@ -141,6 +141,7 @@ class SqliteStore(Engine):
             shared=True,
             durable=True,
             max_txn_docs=MAX_TXN_DOCS,
+            group_commit=True,
         )
 
     def release(self) -> None:

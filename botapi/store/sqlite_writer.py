@@ -2,14 +2,16 @@
 
 Whoever wants a transaction leaves a job and waits for its box; the thread runs up to
 BATCH of the waiting jobs, one after the other, in one SQLite transaction, so that one
-fsync makes all of them durable.  The jobs of a batch share its fate: each may have read
-what an earlier one wrote, so that even a refusal counts only once the batch is committed.
+fsync makes all of them durable; those that came meanwhile are taken along once.  The jobs
+of a batch share its fate: each may have read what an earlier one wrote, so that even a
+refusal counts only once the batch is committed.
 """
 
 import _thread
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from queue import Empty
 from typing import Any, TypeVar
 
@@ -162,17 +164,25 @@ class Writer:
 
     def _next_jobs(self) -> tuple[list[Job], bool]:
         """Wait for a job, take the others that wait too; False when it is time to end."""
-        jobs: list[Job] = []
         try:
             job = self._queue.get(timeout=LOOK_S)
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == BATCH:
-                    return jobs, True
-                job = self._queue.get_nowait()
         except Empty:
-            return jobs, True
-        return jobs, False
+            return [], True
+        if job is None:
+            return [], False
+        return [job, *self._waiting(BATCH - 1)], True
+
+    def _waiting(self, most: int) -> list[Job]:
+        """Those that wait now; the word to end stays for the next look."""
+        jobs: list[Job] = []
+        with suppress(Empty):
+            while len(jobs) < most:
+                job = self._queue.get_nowait()
+                if job is None:
+                    self._queue.put(None)
+                    break
+                jobs.append(job)
+        return jobs
 
     def _commit(self, jobs: list[Job]) -> None:
         if not jobs:
@@ -189,7 +199,7 @@ class Writer:
         except BaseException as error:
             log.exception("a batch of transactions failed in an unforeseen way")
             self._fail(jobs, error)
-        for job in jobs:
+        for job in reversed(jobs):  # the latest may be what came of the first
             job.settle()
         topics = {topic: None for job in jobs if job.error is None for topic in job.topics}
         if topics:
@@ -198,10 +208,16 @@ class Writer:
     def _run_all(self, jobs: list[Job]) -> None:
         self._con.execute("BEGIN IMMEDIATE")
         self._catalog.refresh()
+        self._run_each(jobs)
+        late = self._waiting(BATCH - len(jobs))
+        jobs += late  # before they run: whatever happens, they are answered
+        self._run_each(late)
+        self._con.execute("COMMIT")
+
+    def _run_each(self, jobs: list[Job]) -> None:
         for job in jobs:
             if not job.abandoned:
                 self._run_one(job)
-        self._con.execute("COMMIT")
 
     def _run_one(self, job: Job) -> None:
         txn = SqliteTxn(self._con, self._catalog)

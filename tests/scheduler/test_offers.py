@@ -7,14 +7,26 @@ import pytest
 
 from botapi.clock import SystemRng
 from botapi.concurrency import Threads as ThreadForm
-from botapi.scheduler.offers import FIRST_LOOK_S, LONGEST_LOOK_S, MAX_ROUND, RECHECK_S, Offers
+from botapi.domain.matching import queue_of
+from botapi.scheduler import offers as offering
+from botapi.scheduler.offers import (
+    FIRST_LOOK_S,
+    LONGEST_LOOK_S,
+    MAX_ROUND,
+    RECHECK_S,
+    TOGETHER,
+    Offers,
+)
 from botapi.store import codec
-from botapi.store.protocol import Conflict
+from botapi.store.protocol import Capabilities, Conflict
 from botapi.transactions.cancel_task import Actor
 from botapi.transactions.create_task import create_task
+from botapi.transactions.offer_lease import offer_leases
 from botapi.transactions.steer_bot import Steer, steer_bot
 from tests.factories import make_request, make_slice
-from tests.scheduler.conftest import HOLD_S, connect
+from tests.fakes.clock import FakeClock
+from tests.scheduler.conftest import HOLD_S, LIMIT_S, connect
+from tests.transactions.stores import open_store
 
 
 class Restless(ThreadForm):
@@ -309,6 +321,134 @@ def test_loop_goes_on_after_an_error(store, clock, threads, error, caplog):
     assert box["value"].bot_id == "vm1"
     offers.close()
     assert "no offers now" in caplog.text
+
+
+class Waiting:
+    """A store of which nothing is asked, for calls that wait."""
+
+    def __init__(self, count):
+        self.offers = Offers(Quiet(), ThreadForm(), FakeClock())
+        for number in range(count):
+            self.offers.begin(f"vm{number}", "ls", frozenset(), HOLD_S)
+
+    def ends(self, least_s, most_s, count):
+        """When so many calls would end, on the clock of the process."""
+        clock, found = self.offers._clock, []
+        for _ in range(count):
+            clock.advance(0.037)
+            held_s = self.offers.hold_s(least_s, most_s)
+            assert least_s <= held_s <= most_s
+            found.append(round(clock.monotonic() + held_s + self.offers._phase_s, 6))
+        return found
+
+
+class Quiet:
+    def capabilities(self):
+        return Capabilities("quiet", push_wakeup=True, shared=False, durable=False, max_txn_docs=1)
+
+    def subscribe(self, _hear):
+        return lambda: None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "apart_s"), [(0, 2.0), (100, 2.0), (1_000, 2.0), (10_000, 0.25), (40_000, 0.0625)]
+)
+def test_held_calls_end_together_no_more_than_a_moment_can_bear(waiting, apart_s):
+    ends = Waiting(waiting).ends(40.0, 45.0, 300)
+    assert all(end % apart_s == 0 for end in ends)
+    assert len(set(ends)) > 5, "spread over the time that they may take"
+    assert apart_s * waiting / 42.5 <= TOGETHER * 45 / 42.5
+
+
+def test_held_calls_of_two_processes_end_at_times_of_their_own():
+    phases = {Waiting(0).offers._phase_s for _ in range(5)}
+    assert len(phases) == 5
+
+
+@pytest.mark.parametrize(("least_s", "most_s"), [(5.0, 5.0), (0.0, 0.0), (40.0, 40.001)])
+def test_time_of_a_held_call_is_within_its_bounds_however_narrow(least_s, most_s):
+    Waiting(3).ends(least_s, most_s, 100)
+
+
+class Early:
+    """Two bots that wait on SQLite, and a queue that is known, with its rounds and commits."""
+
+    def __init__(self, store, clock, threads, monkeypatch):
+        self.store, self.clock, self.threads = store, clock, threads
+        self.rounds, self.commits = [], []
+        monkeypatch.setattr(offering, "offer_leases", self.round)
+        store._writer._con.set_trace_callback(self.trace)
+        self.offers = Offers(store, ThreadForm(), clock)
+        ThreadForm().spawn(self.offers.run)
+        self.key = codec.queue_key(queue_of(make_request().slices[0].dimensions))
+        first = hold(threads, self.offers, store, clock, "vm0")
+        withdraw(store, codec.task_key(submit(store, clock, 1).task_id))
+        until(lambda: "value" in first)
+        self.boxes = [hold(threads, self.offers, store, clock, name) for name in ("vm1", "vm2")]
+        self.rounds.clear()
+
+    def round(self, *call):
+        self.rounds.append(call)
+        return offer_leases(*call)
+
+    def trace(self, statement):
+        if statement == "COMMIT":
+            self.commits.append(statement)
+
+    def given(self):
+        return [box["value"] for box in self.boxes if "value" in box]
+
+    def submit_expected(self, number):
+        """The task waits with its round for a writer that is busy, as it is for a moment."""
+        writer, begun, end = self.store._writer, threading.Event(), threading.Event()
+
+        def keep_busy(_txn):
+            begun.set()
+            end.wait(LIMIT_S)
+
+        self.threads.start(lambda: self.store.transact(keep_busy, label="test"))
+        assert begun.wait(LIMIT_S)
+        self.commits.clear()
+        box = self.threads.start(submit, self.store, self.clock, number)
+        until(lambda: writer._queue.qsize() == 1)
+        self.offers.expect(self.key)
+        until(lambda: writer._queue.qsize() == 2)
+        end.set()
+        until(lambda: "value" in box)
+        return box["value"]
+
+
+@pytest.fixture
+def early(tmp_path, clock, rng, threads, monkeypatch):
+    with open_store("sqlite", tmp_path, clock, rng) as store:
+        early = Early(store, clock, threads, monkeypatch)
+        yield early
+        early.offers.close()
+        threads.join()
+
+
+def test_expected_task_is_offered_in_the_commit_that_makes_it(early):
+    request = early.submit_expected(2)
+    until(early.given)
+    assert [offer.pending.task_id for offer in early.given()] == [request.task_id]
+    until(lambda: early.key not in early.offers._given_early)
+    assert (len(early.rounds), len(early.commits)) == (1, 1), "the hint asks for no other round"
+
+
+def test_task_that_nobody_expected_is_found_behind_one_that_was_given_early(early):
+    early.submit_expected(2)
+    submit(early.store, early.clock, 3)
+    until(lambda: len(early.given()) == 2)
+
+
+def test_task_that_is_expected_and_never_comes_harms_nobody(early):
+    early.offers.expect(early.key)
+    until(lambda: early.rounds)
+    early.offers.expect("a queue that nobody knows")
+    assert early.given() == []
+    request = submit(early.store, early.clock, 2)
+    until(early.given)
+    assert early.given()[0].pending.task_id == request.task_id
 
 
 @pytest.mark.slow

@@ -285,6 +285,38 @@ def test_waiting_transactions_share_a_commit(sqlite):
             *(lambda n=n: write(n) for n in range(20)),
         ),
     )
+    assert statements.count("COMMIT") == 1
+
+
+def test_commit_does_not_wait_for_those_that_come_while_it_takes_others_along(sqlite):
+    """Or a stream of writers would hold the first of them up for long."""
+    begun = [threading.Event() for _ in range(2)]
+    go_on = [threading.Event() for _ in range(2)]
+
+    def hold(number):
+        def work(_txn):
+            begun[number].set()
+            go_on[number].wait(LIMIT_S)
+
+        return lambda: sqlite.transact(work, label="test")
+
+    def others():
+        for number in range(2):
+            begun[number].wait(LIMIT_S)
+            waiting = threading.Thread(target=hold(1) if number == 0 else write)
+            waiting.start()
+            while sqlite._writer._queue.qsize() < 1:
+                go_on[1].wait(0.001)
+            go_on[number].set()
+            late.append(waiting)
+
+    def write():
+        put(sqlite, "thing", doc("k"))
+
+    late = []
+    statements = traced(
+        sqlite, lambda: (together(hold(0), others), [each.join(LIMIT_S) for each in late])
+    )
     assert statements.count("COMMIT") == 2
 
 
