@@ -27,8 +27,11 @@ MAX_WAITING = 200
 """Expensive calls that wait for one of these places."""
 WAIT_S = 1.0
 """Longest that a call waits for its place."""
-SPREAD_S = 60
-"""Who is turned away comes back within so many seconds, evenly spread."""
+SPREAD_S = 50
+"""Who is turned away is told to come back within so many seconds, evenly spread.
+
+Our bot adds up to a fifth: so all are back within a minute.
+"""
 BEHIND_S = 0.25
 """A process whose loop is so late turns new connections of bots away."""
 QUEUED = 64

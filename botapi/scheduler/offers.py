@@ -202,7 +202,7 @@ class Offers:
         one, a power of two, so that they stay the same while the fleet grows a little.
         """
         drawn_s = self._rng.uniform(least_s, most_s)
-        apart_s = min((most_s - least_s) / 2, TOGETHER * drawn_s / max(1, len(self._waiters)))
+        apart_s = min(most_s - least_s, TOGETHER * drawn_s / max(1, len(self._waiters)))
         if apart_s <= 0:
             return drawn_s
         apart_s = 2.0 ** floor(log2(apart_s))

@@ -351,12 +351,12 @@ class Quiet:
 
 
 @pytest.mark.parametrize(
-    ("waiting", "apart_s"), [(0, 2.0), (100, 2.0), (1_000, 2.0), (10_000, 0.25), (40_000, 0.0625)]
+    ("waiting", "apart_s"), [(0, 4.0), (100, 4.0), (1_000, 2.0), (10_000, 0.25), (40_000, 0.0625)]
 )
 def test_held_calls_end_together_no_more_than_a_moment_can_bear(waiting, apart_s):
-    ends = Waiting(waiting).ends(40.0, 45.0, 300)
+    ends = Waiting(waiting).ends(40.0, 45.0, 600)
     assert all(end % apart_s == 0 for end in ends)
-    assert len(set(ends)) > 5, "spread over the time that they may take"
+    assert len(set(ends)) > 3, "spread over the time that they may take"
     assert apart_s * waiting / 42.5 <= TOGETHER * 45 / 42.5
 
 
