@@ -139,27 +139,29 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self.app.parts.admission.note_late(late_s, sum(map(queued_at, self.sockets)))
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 - gunicorn's
-        """One connection, unless it comes from a herd."""
-        admission = self.app.parts.admission
-        waited = waited_s(client)
-        if not self.cfg.is_ssl and admission.is_too_much(waited):
-            with suppress(OSError):
-                client.settimeout(KEEPALIVE_S)
-                words = client.recv(FIRST_WORDS, socket.MSG_PEEK)
-                answer = admission.turned_away(words, waited)
-                client.settimeout(None)
-                if answer:
-                    return _turn_away(client, answer)
+        """The calls of a new connection, unless it comes from a herd."""
         self._connections += 1
-        self._serve(listener, client, addr)
-        return None
-
-    def _serve(self, listener: Any, client: Any, addr: Any) -> None:  # noqa: ANN401 - gunicorn's
-        """The calls of one connection, until it ends or one of them is held."""
         try:
-            super().handle(listener, client, addr)
+            if not self._turns_away(client):
+                super().handle(listener, client, addr)
         finally:
             self._left()
+
+    def _turns_away(self, client: Any) -> bool:  # noqa: ANN401 - gunicorn's socket
+        """Was it answered by its first words, or had none?"""
+        admission = self.app.parts.admission
+        waited = waited_s(client)
+        if self.cfg.is_ssl or not admission.is_too_much(waited):
+            return False
+        with suppress(OSError):
+            client.settimeout(KEEPALIVE_S)
+            words = client.recv(FIRST_WORDS, socket.MSG_PEEK)
+            answer = admission.turned_away(words, waited)
+            client.settimeout(None)
+            if not answer:
+                return False
+            _turn_away(client, answer)
+        return True
 
     def _left(self) -> None:
         """A connection ended, or is with nobody for now."""
@@ -217,26 +219,28 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _go_on(self, held: "_HeldCall") -> None:
         """Answer a call that was held, then serve the next ones of its connection."""
+        client = gevent.socket.socket(fileno=held.fd)
+        try:
+            if self._stays(held, client):
+                super().handle(_Address(held.listener_name), client, held.addr)
+        finally:
+            client.close()
+            self._left()
+
+    def _stays(self, held: "_HeldCall", client: Any) -> bool:  # noqa: ANN401 - a socket
+        """Send the answer; may another call follow it?"""
         response = held.response
-        client = response.sock = gevent.socket.socket(fileno=held.fd)
-        stays = False
+        response.sock = client
         try:
             if not self.alive:
                 response.force_close()
             response.send_all(held.answer.make())
-            stays = not response.should_close()
         except OSError as error:
             log.debug("the caller hung up: %s", error)
+            return False
         finally:
             self._in_flight -= 1
-            if not stays:
-                client.close()
-                self._left()
-        if stays:
-            self._serve(self._listener(held.listener_name), client, held.addr)
-
-    def _listener(self, name: object) -> object:
-        return next(sock for sock in self.sockets if sock.getsockname() == name)
+        return not response.should_close()
 
 
 class _Listener(StreamServer):
@@ -256,6 +260,17 @@ class _Listener(StreamServer):
     def full(self) -> bool:
         """Must who comes now wait?"""
         return self._is_full()
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """What a connection that goes on must know of the socket that accepted it."""
+
+    name: object
+
+    def getsockname(self) -> object:
+        """As of a socket."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)

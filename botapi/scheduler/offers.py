@@ -351,10 +351,11 @@ class Offers:
 
     def _drop_empty(self) -> None:
         """Queues whose hint may be that of a slice which was given away with its own commit."""
-        for key in self._given_early & (self._hot - self._expected):
-            self._given_early.discard(key)
-            with self._lock:
-                self._hot.discard(key)  # before the look: a hint that comes now counts
+        with self._lock:
+            doubtful = self._given_early & (self._hot - self._expected)
+            self._hot -= doubtful  # before the look: a hint that comes now counts
+        self._given_early -= doubtful
+        for key in sorted(doubtful):
             if self._store.scan_keys(codec.PEND, *codec.queue_range(key), limit=1):
                 with self._lock:
                     self._hot.add(key)
