@@ -37,7 +37,7 @@ LONGEST_LOOK_S = 5.0
 RETRY_S = 0.5
 ROUND_S = 2.0
 """Longest that a caller without patience waits for the round it is in."""
-TOGETHER = 64
+TOGETHER = 32
 """Most held calls that end in one moment: a task's call that comes then waits for 20 ms of them."""
 PHASE_S = 1.0
 """The processes of a machine have their moments at times of their own."""

@@ -83,9 +83,17 @@ def test_forced_schedules_find_an_engine_that_misses_conflicts(name):
 
 @pytest.mark.slow
 def test_random_races_find_an_engine_that_misses_conflicts():
-    store = WrongStore(MemoryStore(Threads(), SystemClock()), WRONG["sees nothing"][0])
-    with pytest.raises(AssertionError):
-        Races().test_outcome_is_that_of_an_order_when_random_transactions_overlap(store)
+    """Threads meet by chance: once in some sixteen times none of them did."""
+
+    def races(_attempt):
+        store = WrongStore(MemoryStore(Threads(), SystemClock()), WRONG["sees nothing"][0])
+        try:
+            Races().test_outcome_is_that_of_an_order_when_random_transactions_overlap(store)
+        except AssertionError:
+            return True
+        return False
+
+    assert any(map(races, range(5)))
 
 
 def test_table_of_groups_and_engines_is_that_of_the_tests():
