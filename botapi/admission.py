@@ -38,11 +38,12 @@ QUEUED = 64
 """Connections that wait to be accepted: with more, a process that shares them is behind, though
 its own loop may be in time, as it takes a few of them in a turn."""
 FEW = 20
-"""New connections in a second that are let in even then: a slow machine is no herd."""
+"""New connections in a second that are let in even then: a slow machine is no herd.
+
+So many in a second come back soon to a store that could not serve them.
+"""
 FEW_QUEUED = 5
 """The same while many wait to be accepted: those let in have waited long themselves."""
-SOON_S = 2
-"""When the first FEW of a second come back to a store that could not serve them."""
 WAITED_S = 1.0
 """A connection that was accepted so late is turned away too: others wait behind it."""
 SAY_EVERY_S = 5.0
@@ -155,12 +156,14 @@ class Admission:
             self._turned_away = 0
         return self._drawn_s()
 
-    def after_outage_s(self) -> int:
-        """When somebody without work should come back whom the store could not serve.
+    def after_outage_s(self, first_words: bytes, soon_s: int) -> int:
+        """When somebody should come back whom the store could not serve: in `soon_s` seconds.
 
-        Soon, unless many are told so: together they would keep it down.
+        But for calls that may come later where many are told so: they would keep it down.
         """
-        return SOON_S if self._outages.count(self._clock.monotonic()) <= FEW else self._drawn_s()
+        if not first_words.startswith(DEFERRED):
+            return soon_s
+        return soon_s if self._outages.count(self._clock.monotonic()) <= FEW else self._drawn_s()
 
     def _drawn_s(self) -> int:
         return 1 + int(self._rng.uniform(0, SPREAD_S))

@@ -89,8 +89,6 @@ class Route:
     has_task_in_path: bool = False
     is_expensive: bool = False
     """Has it to wait for a place when many come at once (`botapi.admission`)?"""
-    may_come_later: bool = False
-    """Is it a call of a bot that has no work to speak of?"""
     refuses_in_json: bool = False
     """Is a 400 JSON, because bots read it there (bot-api 1.9)?"""
 
@@ -117,15 +115,8 @@ WITHOUT_SESSION = (
         handshake.handshake,
         needed=("dimensions",),
         is_expensive=True,
-        may_come_later=True,
     ),
-    _route(
-        "/poll",
-        poll.PollRequest,
-        poll.poll,
-        needed=("dimensions", "session"),
-        may_come_later=True,
-    ),
+    _route("/poll", poll.PollRequest, poll.poll, needed=("dimensions", "session")),
 )
 WITH_SESSION = (
     _route("/claim", claim.ClaimRequest, claim.claim, needed=("session", "claim_id")),
@@ -142,15 +133,12 @@ WITH_SESSION = (
     ),
     _route("/oauth_token", task_token.TokenRequest, task_token.oauth_token, refuses_in_json=True),
     _route("/id_token", task_token.TokenRequest, task_token.id_token, refuses_in_json=True),
-    _route(
-        "/rbe/session/create", rbe_session.CreateRequest, rbe_session.create, may_come_later=True
-    ),
+    _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
     _route(
         "/rbe/session/update",
         rbe_session.UpdateRequest,
         rbe_session.update,
         needed=("session", "status"),
-        may_come_later=True,
     ),
 )
 
@@ -204,8 +192,8 @@ class BotRoutes:
         except BodyTooLarge as error:
             return _too_large(error)
         except StoreError as error:
-            wait_s = self._admission.after_outage_s() if route.may_come_later else RETRY_AFTER_S
-            return _outage(error, wait_s)
+            first_words = f"POST {BOT_PATH}{route.path} ".encode()
+            return _outage(error, self._admission.after_outage_s(first_words, RETRY_AFTER_S))
         except Exception:  # noqa: BLE001 - the outermost frame of a bot's call
             return internal_error(rid)
 

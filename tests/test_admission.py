@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from botapi import admission
-from botapi.admission import AT_ONCE, FEW, SOON_S, SPREAD_S, Admission
+from botapi.admission import AT_ONCE, FEW, SPREAD_S, Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Threads
 from botapi.domain.errors import Code, Refusal
@@ -123,8 +123,8 @@ def test_many_whom_the_store_cannot_serve_are_spread_and_few_come_back_soon():
     clock = FakeClock()
     doors = Admission(Threads(), clock, SystemRng())
     for _ in range(2):
-        drawn = [doors.after_outage_s() for _ in range(FEW + 1_000)]
-        assert drawn[:FEW] == [SOON_S] * FEW
+        drawn = [doors.after_outage_s(HANDSHAKE, RETRY_AFTER_S) for _ in range(FEW + 1_000)]
+        assert drawn[:FEW] == [RETRY_AFTER_S] * FEW
         assert {1, SPREAD_S} <= set(drawn[FEW:]) <= set(range(1, SPREAD_S + 1))
         clock.advance(1)
 

@@ -138,18 +138,10 @@ class Offers:
         self._recheck_at = 0.0
         self._unsubscribe = store.subscribe(self._hear)
 
-    def wait(
-        self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
-    ) -> Offer | None:
-        """Hold the caller until this bot gets an offer; None after `timeout_s` or on close."""
-        waiter = self.begin(bot_id, lease_session_id, dimensions, timeout_s)
-        waiter.done.wait(waiter.wait_s)
-        return self.end(waiter)
-
     def begin(
         self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
     ) -> Waiter:
-        """A call that is held from now on, until `end`.
+        """A call that is held from now on, until `end`; nobody is held after `close`.
 
         With no time at all the caller gets what is there now. A second call for one bot
         sends the first one home.
@@ -287,6 +279,7 @@ class Offers:
         self._tell_waiters(new)
         with self._lock:
             self._hot -= hot - self._queues.by_key.keys()  # gone, or asked for at every poll
+            self._expected &= self._queues.by_key.keys()
             self._hot |= new  # what was queued before this process ran, it never heard of
             wanted = frozenset().union(*(w.queue_keys for w in self._waiters.values()))
         for key in sorted(wanted - self._hot):

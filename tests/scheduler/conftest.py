@@ -27,6 +27,13 @@ def settings(tmp_path):
     return Settings(data_dir=tmp_path / "data", bot_archive=write_bot(tmp_path / "bot.zip"))
 
 
+def wait(offers, *call):
+    """What a call gets that is held here."""
+    waiter = offers.begin(*call)
+    waiter.done.wait(waiter.wait_s)
+    return offers.end(waiter)
+
+
 def connect(store, bot_id, now_ms, pool="default", **dims):
     """A bot that has a session and an open lease session, as after handshake and poll."""
     flat = tuple(sorted((f"id:{bot_id}", f"pool:{pool}", *(f"{k}:{v}" for k, v in dims.items()))))

@@ -25,7 +25,7 @@ from botapi.transactions.offer_lease import offer_leases
 from botapi.transactions.steer_bot import Steer, steer_bot
 from tests.factories import make_request, make_slice
 from tests.fakes.clock import FakeClock
-from tests.scheduler.conftest import HOLD_S, LIMIT_S, connect
+from tests.scheduler.conftest import HOLD_S, LIMIT_S, connect, wait
 from tests.transactions.stores import open_store
 
 
@@ -70,7 +70,7 @@ def hold(threads, offers, store, clock, bot_id, **dims):
     """A held call of this bot, in a thread; returns once it is held."""
     flat = connect(store, bot_id, clock.now_ms(), **dims)
     before = offers.waiting_count()
-    box = threads.start(offers.wait, bot_id, f"ls-{bot_id}", flat, HOLD_S)
+    box = threads.start(wait, offers, bot_id, f"ls-{bot_id}", flat, HOLD_S)
     until(lambda: offers.waiting_count() > before)
     return box
 
@@ -98,7 +98,7 @@ def test_waiting_bot_is_released_at_once_when_the_process_stops(store, clock, of
     hold(threads, offers, store, clock, "vm1")
     offers.close()
     assert threads.join() == [None]
-    assert offers.wait("vm1", "ls-vm1", frozenset(), HOLD_S) is None
+    assert wait(offers, "vm1", "ls-vm1", frozenset(), HOLD_S) is None
 
 
 def test_released_bots_may_wait_again(store, clock, offers, threads):
@@ -124,7 +124,7 @@ def test_bot_that_is_steered_hears_of_it_at_once_and_no_other(store, clock, offe
 def test_second_call_of_a_bot_sends_the_first_home(store, clock, offers, threads):
     first = hold(threads, offers, store, clock, "vm1")
     flat = connect(store, "vm1", clock.now_ms())
-    second = threads.start(offers.wait, "vm1", "ls-vm1", flat, HOLD_S)
+    second = threads.start(wait, offers, "vm1", "ls-vm1", flat, HOLD_S)
     until(lambda: "value" in first)
     assert first["value"] is None
     request = submit(store, clock)
@@ -147,7 +147,7 @@ def test_slices_go_by_priority_then_age_across_queues(store, clock, offers):
         clock.advance(1)
     got = []
     for _ in wanted:
-        offer = offers.wait("vm1", "ls-vm1", flat, HOLD_S)
+        offer = wait(offers, "vm1", "ls-vm1", flat, HOLD_S)
         got.append(offer.pending.task_id)
         withdraw(store, codec.task_key(got[-1]))
     assert got == [request.task_id for *_, request in sorted(wanted, key=lambda row: row[:2])]
@@ -156,8 +156,8 @@ def test_slices_go_by_priority_then_age_across_queues(store, clock, offers):
 def test_bot_gets_nothing_that_it_does_not_fit(store, clock, offers):
     flat = connect(store, "vm1", clock.now_ms(), pool="other")
     submit(store, clock)
-    assert offers.wait("vm1", "ls-vm1", flat, 0) is None
-    assert offers.wait("vm1", "ls-vm1", flat, 0.05) is None
+    assert wait(offers, "vm1", "ls-vm1", flat, 0) is None
+    assert wait(offers, "vm1", "ls-vm1", flat, 0.05) is None
 
 
 def test_impatient_call_is_answered_at_once_when_nothing_fits(store, clock, offers, threads):
@@ -168,7 +168,7 @@ def test_impatient_call_is_answered_at_once_when_nothing_fits(store, clock, offe
 
     def ask():
         before.set()
-        offers.wait("vm1", "ls-vm1", flat, 0)
+        wait(offers, "vm1", "ls-vm1", flat, 0)
         done.set()
 
     submit(store, clock)
@@ -180,7 +180,7 @@ def test_impatient_call_is_answered_at_once_when_nothing_fits(store, clock, offe
 def test_impatient_call_gets_what_is_there(store, clock, offers):
     request = submit(store, clock)
     flat = connect(store, "vm1", clock.now_ms())
-    offer = offers.wait("vm1", "ls-vm1", flat, 0)
+    offer = wait(offers, "vm1", "ls-vm1", flat, 0)
     assert offer.pending.task_id == request.task_id
 
 
@@ -458,7 +458,7 @@ def test_waiters_and_new_queues_never_miss_each_other(store, clock, offers, thre
     for number in range(60):
         dims = {"pool": ("default",), "n": (str(number),)}
         flat = connect(store, f"vm{number}", clock.now_ms(), n=str(number))
-        box = threads.start(offers.wait, f"vm{number}", f"ls-vm{number}", flat, HOLD_S)
+        box = threads.start(wait, offers, f"vm{number}", f"ls-vm{number}", flat, HOLD_S)
         if rng.randbits(1):
             until(lambda: offers.waiting_count() > 0)
         submit(store, clock, number, slices=[make_slice(dimensions=dims)])

@@ -21,7 +21,7 @@ from botapi.transactions.repair_pending import repair_pending
 from botapi.transactions.update_bot import Stamp
 from botapi.transactions.update_task import Accepted, NotCurrent, Progress, update_task
 from tests.factories import make_request, make_slice
-from tests.scheduler.conftest import KEEP_MS, LIMIT_S, at_once, claim, connect
+from tests.scheduler.conftest import KEEP_MS, LIMIT_S, at_once, claim, connect, wait
 from tests.transactions.stores import POSTGRES, SQLITE, store_of
 
 ROUNDS = 25
@@ -195,7 +195,7 @@ def test_return_of_an_offer_against_its_claim_loses_nothing(store, clock, thread
         slot = codec.read_pending(store.get(codec.PEND, task_of(store, request).pend_key)[0])
         offers = Offers(store, ThreadForm(), clock)
         ThreadForm().spawn(offers.run)
-        offer = offers.wait("vm1", "ls-vm1", frozenset({"pool:default", "id:vm1"}), LIMIT_S)
+        offer = wait(offers, "vm1", "ls-vm1", frozenset({"pool:default", "id:vm1"}), LIMIT_S)
         offers.close()
         assert offer.pending == slot
         decision, _ = at_once(
@@ -216,7 +216,7 @@ def test_two_processes_never_offer_one_slice_twice(store, clock, threads):
     bots = [f"vm{n}" for n in range(8)]
     dims = {bot: connect(store, bot, clock.now_ms()) for bot in bots}
     for number, bot in enumerate(bots):
-        threads.start(processes[number % 2].wait, bot, f"ls-{bot}", dims[bot], LIMIT_S)
+        threads.start(wait, processes[number % 2], bot, f"ls-{bot}", dims[bot], LIMIT_S)
     requests = [submit(store, clock, number) for number in range(8)]
     offered = threads.join()
     got = [offer.pending.task_id for offer in offered]
@@ -273,7 +273,7 @@ class Fleet:
         bot = f"vm{number}"
         flat = connect(self.store, bot, self.clock.now_ms())
         while not self.over.is_set():
-            offer = self.processes[number % 2].wait(bot, f"ls-{bot}", flat, 2.0)
+            offer = wait(self.processes[number % 2], bot, f"ls-{bot}", flat, 2.0)
             offer = offer or self.missed(bot)
             if offer is not None:
                 self.work(bot, offer)
