@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Invocation:
     settings: Settings
     client: Client
     quiet: bool
+    asked: Mapping[str, str | None] = field(default_factory=dict)
+    """Options that stand for a setting, by its name; None is "not given"."""
 
     @property
     def form(self) -> str:
@@ -63,17 +65,22 @@ def _call(
     function: Callable[..., int | None], common: dict[str, Any], given: dict[str, Any]
 ) -> int | None:
     to_stdout = common.get("json_output") == "-"
-    settings = load_settings(common | ({"format": "json"} if to_stdout else {}))
+    asked = _asked_settings(common | ({"format": "json"} if to_stdout else {}))
+    settings = _load(asked)
     output.LOOK.set(_look(common))
     with Client(settings) as client:
-        return function(Invocation(settings, client, bool(common["quiet"])), **given)
+        return function(Invocation(settings, client, bool(common["quiet"]), asked), **given)
 
 
-def load_settings(common: dict[str, Any]) -> Settings:
-    """Settings with the common options on top; Invalid when one is not accepted."""
+def _asked_settings(common: dict[str, Any]) -> dict[str, str | None]:
     asked = {name: common.get(name) for name in ("server", "context", "format")}
     if common.get("token_file"):
         asked["token"] = _read_token(common["token_file"])
+    return asked
+
+
+def _load(asked: Mapping[str, str | None]) -> Settings:
+    """Settings with those of the options on top; Invalid when one is not accepted."""
     try:
         return knobs.load(os.environ, asked, contexts.saved(os.environ, asked))
     except SettingsError as error:

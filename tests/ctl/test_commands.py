@@ -362,6 +362,21 @@ def test_settings_show_names_origins_and_unknown_variables(skep, script):
     assert done.stderr == "warning: SKEP_PROT is no setting\n"
 
 
+def test_settings_show_obeys_the_options_of_every_command(skep, tmp_path):
+    done = skep("settings", "show", "--cols", "value", "--no-header", SKEP_PORT="99")
+    assert "99" in done.stdout.splitlines()
+    assert "SKEP_PORT" not in done.stdout
+    (tmp_path / "key").write_text("k")
+    done = skep("settings", "show", "--origin", "--token-file", str(tmp_path / "key"))
+    assert "SKEP_TOKEN\t(set)\toption" in done.stdout.splitlines()
+    skep("settings", "show", "--json-output", str(tmp_path / "shown.json"), SKEP_PORT="99")
+    shown = json.loads((tmp_path / "shown.json").read_text())
+    assert {"variable": "SKEP_PORT", "value": "99"} in shown["items"]
+    refused = skep("settings", "show", "-o", "json", SKEP_TIMEOUT_S="soon")
+    assert refused.exit_code == 2
+    assert "SKEP_TIMEOUT_S" in json.loads(refused.stderr)["detail"]
+
+
 @pytest.mark.slow
 def test_server_that_is_not_there_is_exit_3(script, skep):
     done = skep("whoami", SKEP_SERVER="http://127.0.0.1:1")
