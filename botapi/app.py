@@ -71,6 +71,7 @@ from botapi.transactions.enrol_bot import enrolled_digest
 from botapi.transactions.register_source import Signer, register_source
 from botapi.transactions.remember_version import remember_version
 from botapi.transactions.server_presence import Server, keeps_elsewhere, living
+from botapi.wsgi import Answer
 
 CHECK_EVERY_S = 24 * 3600.0
 """How often the database is read for damage."""
@@ -395,6 +396,6 @@ def _cron_sweep(parts: Parts) -> Response:
     return Response("ok\n", content_type="text/plain")
 
 
-def _unexpected(error: Exception) -> Response | HTTPException:
+def _unexpected(error: Exception) -> Answer | HTTPException:
     """What nobody expected; a wrong address or method is Flask's own to answer."""
     return error if isinstance(error, HTTPException) else internal_error(g.get("request_id", ""))

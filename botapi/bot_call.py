@@ -127,7 +127,9 @@ class Script:
     content: str
 
 
-AnyReply = Reply | Text | Archive | Redirect | Script
+Said = Reply | Text
+"""What a POST of a bot is answered with."""
+AnyReply = Said | Archive | Redirect | Script
 
 
 @dataclass(frozen=True, slots=True)

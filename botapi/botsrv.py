@@ -6,7 +6,7 @@ where nine of ten requests are, at the calls of bots: the `Gate` finds them by t
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,6 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Blueprint, Flask, Response, current_app, g, request
-from werkzeug.wrappers import Request
 
 from botapi import logs
 from botapi.admission import Admission
@@ -29,6 +28,7 @@ from botapi.bot_call import (
     Call,
     Redirect,
     Reply,
+    Said,
     Script,
     Text,
 )
@@ -62,6 +62,7 @@ from botapi.handlers import (
 from botapi.store import codec
 from botapi.store.protocol import StoreError, TooLarge, join_key
 from botapi.wire_json import WireError, any_case, decoder, dumps
+from botapi.wsgi import TEXT_TYPE, Answer, BotRequest, Http
 
 BOT_PATH = "/swarming/api/v1/bot"
 BLOB_PATH = "/skep/v1/blobs"
@@ -83,7 +84,7 @@ class Route:
     path: str
     decode: Callable[[bytes], Any]
     decode_any_case: Callable[[bytes], Any]
-    handle: Callable[..., AnyReply | Held[Reply]]
+    handle: Callable[..., Said | Held[Reply]]
     needed: tuple[str, ...] = ("session",)
     limit: int = SMALL_BODY
     has_task_in_path: bool = False
@@ -101,12 +102,13 @@ class Route:
 
 
 def _route(
-    path: str, kind: type[Any], handle: Callable[..., AnyReply | Held[Reply]], **more: Any
+    path: str, kind: type[Any], handle: Callable[..., Said | Held[Reply]], **more: Any
 ) -> Route:
     return Route(path, decoder(kind).decode, any_case(kind), handle, **more)
 
 
-_Way = Callable[[Route, Request, str], AnyReply | Held[Reply]]
+Pairs = Sequence[tuple[str, str]]
+_Way = Callable[[Route, Http, str], Said | Held[Reply]]
 
 WITHOUT_SESSION = (
     _route(
@@ -177,15 +179,13 @@ class BotRoutes:
         with_task = tuple(BOT_PATH + r.path + "/" for r in doors if r.has_task_in_path)
         return Gate(inner, self._door, answers, with_task)
 
-    def _answer(
-        self, route: Route, door: _Way, http: Request, rid: str
-    ) -> Response | Held[Response]:
+    def _answer(self, route: Route, door: _Way, http: Http, rid: str) -> Answer | Held[Answer]:
         """One call of a bot, whatever comes of it. `rid` is the request id."""
         try:
             reply = door(route, http, rid)
             if isinstance(reply, Held):
-                return reply.then(_response) if reply.timeout_s else _response(reply.make())
-            return _response(reply)
+                return reply.then(_answer) if reply.timeout_s else _answer(reply.make())
+            return _answer(reply)
         except Refusal as error:
             self._door.limits.note(self._door.address(http), HTTP_STATUS[error.code])
             return _refused(error, http, as_json=route.refuses_in_json)
@@ -198,7 +198,7 @@ class BotRoutes:
             return internal_error(rid)
 
     def _add(self, routes: Blueprint, route: Route, door: _Way) -> None:
-        def view(**_path: str) -> Response:
+        def view(**_path: str) -> Answer:
             answer = self._answer(route, door, request, g.request_id)
             return answer.get() if isinstance(answer, Held) else answer
 
@@ -209,7 +209,7 @@ class BotRoutes:
 
     def _add_plain(self, routes: Blueprint) -> None:
         def get(path: str, name: str, view: Callable[..., AnyReply]) -> None:
-            def respond(**path_values: str) -> Response:
+            def respond(**path_values: str) -> Response | Answer:
                 with self._admission.place():
                     return _response(view(**path_values))
 
@@ -255,14 +255,14 @@ class BotRoutes:
         )
         return bot_code.bot_code(self._server, self._flask_call(), asked)
 
-    def _enroll(self) -> Response:
+    def _enroll(self) -> Answer:
         with self._admission.place():
             body = _json(_ENROLL, request)
-            return _response(enroll.enroll(self._server, self._flask_call(), body))
+            return _answer(enroll.enroll(self._server, self._flask_call(), body))
 
-    def _missing_blobs(self) -> Response:
+    def _missing_blobs(self) -> Answer:
         call, body = self._of_session(_MISSING, request, g.request_id)
-        return _response(blobs.missing(self._server, call, body))
+        return _answer(blobs.missing(self._server, call, body))
 
     def _get_blob(self, digest: str, size: str) -> Response:
         call, task_id = self._blob_call()
@@ -295,7 +295,7 @@ class BotRoutes:
     def _flask_call(self) -> Call:
         return self._call(request, g.request_id)
 
-    def _call(self, http: Request, request_id: str) -> Call:
+    def _call(self, http: Http, request_id: str) -> Call:
         return Call(
             now_ms=self._server.clock.now_ms(),
             request_id=request_id,
@@ -303,16 +303,16 @@ class BotRoutes:
             presented=self._door.caller(http),
         )
 
-    def _without_session(self, route: Route, http: Request, rid: str) -> AnyReply | Held[Reply]:
+    def _without_session(self, route: Route, http: Http, rid: str) -> Said | Held[Reply]:
         with self._admission.place() if route.is_expensive else nullcontext():
             call, body = self._read(route, http, rid, is_stranger=True)
             return route.handle(self._server, call, body)
 
-    def _with_session(self, route: Route, http: Request, rid: str) -> AnyReply | Held[Reply]:
+    def _with_session(self, route: Route, http: Http, rid: str) -> Said | Held[Reply]:
         call, body = self._of_session(route, http, rid)
         return route.handle(self._server, call, body)
 
-    def _of_session(self, route: Route, http: Request, rid: str) -> tuple[BotCall, Any]:
+    def _of_session(self, route: Route, http: Http, rid: str) -> tuple[BotCall, Any]:
         """The steps of bot-api 0.4, in their order."""
         call, body = self._read(route, http, rid, is_stranger=False)
         session = self._session(body.session, call)
@@ -336,9 +336,7 @@ class BotRoutes:
             log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
         return bot_call
 
-    def _read(
-        self, route: Route, http: Request, rid: str, *, is_stranger: bool
-    ) -> tuple[Call, Any]:
+    def _read(self, route: Route, http: Http, rid: str, *, is_stranger: bool) -> tuple[Call, Any]:
         """Steps 1 to 4 of bot-api 0.4: who calls, and the typed body."""
         call = self._call(http, rid)
         self._door.limits.admit(call.presented.peer_ip, is_stranger=is_stranger)
@@ -366,7 +364,7 @@ class Gate:
 
     inner: WSGIApplication
     door: Door
-    answers: Mapping[str, Callable[[Request, str], Response | Held[Response]]]
+    answers: Mapping[str, Callable[[Http, str], Answer | Held[Answer]]]
     with_task: tuple[str, ...]
     """Paths that a task id follows, which nobody reads."""
 
@@ -378,7 +376,7 @@ class Gate:
             answer = self.answers.get(route)
         if answer is None:
             return self.inner(environ, start_response)
-        http = Request(environ, populate_request=False)  # or they hold each other (door.py)
+        http = BotRequest(environ)
         request_id = self.door.request_id(http)
         self.door.learn(http, request_id, route)
         response = answer(http, request_id)
@@ -396,7 +394,7 @@ class Gate:
 
 
 def _late(
-    make: Callable[[], Response], request_id: str, start_response: StartResponse
+    make: Callable[[], Answer], request_id: str, start_response: StartResponse
 ) -> Iterable[bytes]:
     """The answer to a call that was held."""
     try:
@@ -414,17 +412,17 @@ _ENROLL = _route("/enroll", enroll.EnrollRequest, enroll.enroll, needed=("bot_id
 
 
 def _only(
-    routes: Blueprint, path: str, name: str, view: Callable[..., Response], method: str
+    routes: Blueprint, path: str, name: str, view: Callable[..., Response | Answer], method: str
 ) -> None:
     """A route that takes this method and no other, not even OPTIONS."""
     routes.add_url_rule(path, name, view, methods=[method], provide_automatic_options=False)
 
 
-def _ping() -> Response:
-    return _response(Text("Server up"))
+def _ping() -> Answer:
+    return _answer(Text("Server up"))
 
 
-def _unknown(rest: str) -> Response:
+def _unknown(rest: str) -> Answer:
     """No such path, or not with this method, in a form that bots give up on (bot-api 0.5)."""
     adapter = current_app.create_url_adapter(request)
     if adapter is None:
@@ -434,18 +432,19 @@ def _unknown(rest: str) -> Response:
         raise Refusal(Code.NOT_FOUND, f"no such path: {BOT_PATH}/{rest}")
     allowed = ", ".join(known)
     line = f"{request.method} is not a method of this path; use {allowed}\n"
-    return Response(line, 405, {"Allow": allowed}, content_type="text/plain; charset=utf-8")
+    return _text(line, 405, (("Allow", allowed),))
 
 
 def _check_stored(bot_id: str, dimensions: tuple[str, ...]) -> None:
     """Steps 12 and 13 of bot-api 0.4; only a mistake of ours gets here."""
-    if [flat for flat in dimensions if flat.startswith("id:")] != [f"id:{bot_id}"]:
+    # An idle bot asks this all day: no call for each of its dimensions.
+    if [flat for flat in dimensions if flat[:3] == "id:"] != [f"id:{bot_id}"]:
         raise Refusal(Code.INTERNAL, f'stored dimensions of "{bot_id}" name another id')
-    if not any(flat.startswith("pool:") for flat in dimensions):
+    if not [flat for flat in dimensions if flat[:5] == "pool:"]:
         raise Refusal(Code.INTERNAL, f'bot "{bot_id}" is in no pool')
 
 
-def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the route's
+def _json(route: Route, http: Http) -> Any:  # noqa: ANN401 - the type is the route's
     """The typed body, after the checks of bot-api 0.3."""
     content_type = http.headers.get("Content-Type", "")
     if content_type.lower() != JSON_TYPE:
@@ -459,16 +458,24 @@ def _json(route: Route, http: Request) -> Any:  # noqa: ANN401 - the type is the
         raise Refusal(Code.INVALID_ARGUMENT, f"body: {said}") from None
 
 
-def _response(reply: AnyReply) -> Response:
+def _answer(reply: Said) -> Answer:
+    if isinstance(reply, Text):
+        return _text(reply.line, reply.status, reply.headers)
+    return _object(reply.body, 200, reply.headers)
+
+
+def _object(body: Mapping[str, object], status: int, headers: Pairs = ()) -> Answer:
+    return Answer(dumps(body) + b"\n", status, {"Content-Type": JSON_TYPE, **dict(headers)})
+
+
+def _text(line: str, status: int, headers: Pairs = ()) -> Answer:
+    return Answer(line.encode(), status, {"Content-Type": TEXT_TYPE, **dict(headers)})
+
+
+def _response(reply: AnyReply) -> Response | Answer:
     match reply:
-        case Reply(body, headers):
-            response = Response(dumps(body) + b"\n", content_type=JSON_TYPE)
-            response.headers.update(headers)
-            return response
-        case Text(line, status, headers):
-            response = Response(line, status, content_type="text/plain; charset=utf-8")
-            response.headers.update(headers)
-            return response
+        case Reply() | Text():
+            return _answer(reply)
         case Redirect(location, version):
             response = Response(status=302, headers={"Location": location})
             del response.headers["Content-Type"]  # there is no body (bot-api 8.4)
@@ -504,7 +511,7 @@ def _download(content: bytes, content_type: str, name: str) -> Response:
     return response
 
 
-def _refused(error: Refusal, http: Request, *, as_json: bool = False) -> Response:
+def _refused(error: Refusal, http: Http, *, as_json: bool = False) -> Answer:
     """One line of text; JSON for 404, which bots would otherwise retry (bot-api 0.5).
 
     With `as_json` a 400 is JSON too.
@@ -512,23 +519,21 @@ def _refused(error: Refusal, http: Request, *, as_json: bool = False) -> Respons
     status = HTTP_STATUS[error.code]
     if not error.retry_after_s:
         log.info("refused %s %s: %s", http.method, http.path, error.message)
-    line = f"rpc error: code = {error.code.wire_name} desc = {error.message}"
+    line = f"rpc error: code = {error.code.wire_name} desc = {error.message}\n"
     if status == 404 or (status == 400 and as_json):
-        body = dumps({"error": error.message}) + b"\n"
-        return Response(body, status, content_type=JSON_TYPE)
-    headers = {}
+        return _object({"error": error.message}, status)
+    headers: Pairs = ()
     if error.retry_after_s:  # whoever comes back on a new connection is turned away cheaply
-        headers = {"Retry-After": str(error.retry_after_s), "Connection": "close"}
-    return Response(line + "\n", status, headers, content_type="text/plain; charset=utf-8")
+        headers = ("Retry-After", str(error.retry_after_s)), ("Connection", "close")
+    return _text(line, status, headers)
 
 
-def _too_large(error: BodyTooLarge) -> Response:
+def _too_large(error: BodyTooLarge) -> Answer:
     line = f"rpc error: code = InvalidArgument desc = {error}\n"
-    headers = {"Connection": "close"}
-    return Response(line, 413, headers, content_type="text/plain; charset=utf-8")
+    return _text(line, 413, (("Connection", "close"),))
 
 
-def _outage(error: StoreError, wait_s: int = RETRY_AFTER_S) -> Response:
+def _outage(error: StoreError, wait_s: int = RETRY_AFTER_S) -> Answer:
     """The store cannot answer: nothing was acknowledged, try again (bots do so at a 5xx only).
 
     A herd that is sent away for two seconds keeps the store down.
@@ -536,8 +541,7 @@ def _outage(error: StoreError, wait_s: int = RETRY_AFTER_S) -> Response:
     log.error("store: %s", error)
     code = Code.INVALID_ARGUMENT if isinstance(error, TooLarge) else Code.UNAVAILABLE
     line = f"rpc error: code = {code.wire_name} desc = {one_line(str(error))}\n"
-    headers = {"Retry-After": str(wait_s)}
-    return Response(line, HTTP_STATUS[code], headers, content_type="text/plain; charset=utf-8")
+    return _text(line, HTTP_STATUS[code], (("Retry-After", str(wait_s)),))
 
 
 def install(app: Flask, server: BotServer, door: Door, admission: Admission) -> None:

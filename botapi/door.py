@@ -5,14 +5,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request
 from flask import Request as FlaskRequest
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
-from werkzeug.wrappers import Request
 
 from botapi import logs, metrics
 from botapi.auth.credentials import Presented, client_ip
@@ -21,6 +20,7 @@ from botapi.concurrency import Held
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rate_limit import Rate, TokenBuckets, network_of
 from botapi.settings import Settings
+from botapi.wsgi import TEXT_TYPE, Answer, BotRequest, Http, Readable
 
 Headers = list[tuple[str, str]]
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Door:
             self.limits.note(self.address(request), response.status_code)
         return response
 
-    def learn(self, http: Request, request_id: str, route: str) -> None:
+    def learn(self, http: Http, request_id: str, route: str) -> None:
         """Which request this is, for what is counted and logged of it."""
         http.environ[ROUTE] = route
         logs.note(request_id=request_id)
@@ -172,7 +172,7 @@ class Door:
         if wanted == "quiet" and route in ROUTINE and code < "400":
             return
         if wanted != "off":
-            http = Request(environ, populate_request=False)
+            http = BotRequest(environ)
             fields = logs.event(
                 "http_request",
                 method=method,
@@ -183,12 +183,12 @@ class Door:
             )
             log.info("%s %s %s", method, route, code, extra=fields)
 
-    def address(self, http: Request) -> str:
+    def address(self, http: Http) -> str:
         """The client's address, through the trusted proxies."""
         forwarded = http.headers.get("X-Forwarded-For", "")
         return client_ip(http.remote_addr or "", forwarded, self.settings.behind_proxy)
 
-    def request_id(self, http: Request) -> str:
+    def request_id(self, http: Http) -> str:
         """The id a trusted proxy gave this request, else a new one."""
         given = http.headers.get("X-Request-Id", "")
         trusted = REQUEST_ID.fullmatch(given) if self.is_proxy(http.remote_addr or "") else None
@@ -199,11 +199,11 @@ class Door:
         trusted = self.settings.behind_proxy
         return bool(trusted) and client_ip(peer, "0.0.0.0", trusted) == "0.0.0.0"  # noqa: S104
 
-    def caller(self, http: Request) -> Presented:
+    def caller(self, http: Http) -> Presented:
         """Address and credentials, through the trusted proxies."""
         return Presented(self.address(http), http.headers, self.is_proxy(http.remote_addr or ""))
 
-    def base_url(self, http: Request) -> str:
+    def base_url(self, http: Http) -> str:
         """Scheme and host as the caller wrote them, unless a public URL is set."""
         if self.settings.public_url:
             return self.settings.public_url
@@ -276,7 +276,7 @@ class BodyTooLarge(Exception):
         super().__init__(f"the body is larger than {limit} bytes")
 
 
-def read_body(http: Request, limit: int) -> bytes:
+def read_body(http: Http, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. Raises BodyTooLarge without reading on.
 
     Raises Refusal INTERNAL when the caller stops in the middle of it (bot-api 0.4 step 3).
@@ -292,7 +292,7 @@ def read_body(http: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def finish(response: Response, request_id: str) -> None:
+def finish(response: Response | Answer, request_id: str) -> None:
     """The headers that every answer has."""
     response.headers["X-Request-Id"] = request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -300,11 +300,11 @@ def finish(response: Response, request_id: str) -> None:
         response.headers.setdefault("Retry-After", str(RETRY_AFTER_S))
 
 
-def internal_error(request_id: str) -> Response:
+def internal_error(request_id: str) -> Answer:
     """A bug: logged once with the request id; the caller sees one line."""
     log.exception("request %s failed", request_id)
     line = f"rpc error: code = Internal desc = internal error, request {request_id}\n"
-    return Response(line, 500, content_type="text/plain; charset=utf-8")
+    return Answer(line.encode(), 500, {"Content-Type": TEXT_TYPE})
 
 
 def _shown(environ: WSGIEnvironment, route: str) -> str:
@@ -349,14 +349,10 @@ def _closing(app: WSGIApplication) -> WSGIApplication:
     return call
 
 
-class _Readable(Protocol):
-    def read(self, size: int = ..., /) -> bytes: ...
-
-
 class _Chunked:
     """A body in chunks; gunicorn has an error of its own for those that are malformed."""
 
-    def __init__(self, source: _Readable) -> None:
+    def __init__(self, source: Readable) -> None:
         self._source = source
 
     def read(self, size: int = -1, /) -> bytes:

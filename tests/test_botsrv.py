@@ -557,7 +557,7 @@ def test_body_that_breaks_off_is_an_internal_error_without_a_traceback(
     environ |= {"wsgi.input": Torn(), "REMOTE_ADDR": "127.0.0.1", **length}
     with nothing_changes(parts.store):
         body, status, headers = run_wsgi_app(client.application, environ)
-    assert status == "500 INTERNAL SERVER ERROR"
+    assert status == "500 Internal Server Error"
     said = LINE.format("Internal", "the body could not be read to its end")
     assert b"".join(body).decode() == said
     assert headers["Content-Type"] == "text/plain; charset=utf-8"

@@ -8,7 +8,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from botapi.bot_call import AnyReply, BotCall, BotServer, Reply, Text, call_info
+from botapi.bot_call import BotCall, BotServer, Reply, Said, Text, call_info
 from botapi.domain.artifacts import (
     CacheStats,
     CasReference,
@@ -76,7 +76,7 @@ class TaskUpdateRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) -> AnyReply:
+def task_update(server: BotServer, call: BotCall, request: TaskUpdateRequest) -> Said:
     """Store the output at its absolute offset; end the run when the call says so."""
     if not request.task_id:
         raise Refusal(Code.INVALID_ARGUMENT, "task_id: missing")
@@ -217,7 +217,7 @@ def _stop_reason(task: Task) -> str:
     return "being killed" if task.killing else ""
 
 
-def _reply(server: BotServer, call: BotCall, outcome: Outcome, *, is_completing: bool) -> AnyReply:
+def _reply(server: BotServer, call: BotCall, outcome: Outcome, *, is_completing: bool) -> Said:
     match outcome:
         case Accepted(_task, reason):
             return _ok(server, call, "" if is_completing else reason)
