@@ -60,6 +60,11 @@ class LastSeen:
                 found[bot_id] = _merged(own, found[bot_id]) if bot_id in found else own
         return found
 
+    def heard_ms(self, bot_id: str) -> int:
+        """When this process heard of the bot last, 0 for never."""
+        own = self._live.get(bot_id)
+        return 0 if own is None else own.seen_ms
+
     def newest(self, stored: LiveBot) -> LiveBot:
         """The stored entry with what this process has heard since."""
         own = self._live.get(stored.bot_id)

@@ -328,11 +328,23 @@ class Sweeps:
     def _silent_bots(self, now_ms: int) -> int:
         done = 0
         for shard in range(codec.LIVE_SHARDS):
-            for doc in self._scan(codec.LIVE, *prefix_range(f"{shard:x}")):
+            for doc in self._not_heard(prefix_range(f"{shard:x}"), now_ms):
                 live = self.last_seen.newest(codec.read_live(doc))
                 if silent_s(now_ms, live.seen_ms, self.ready_ms) > self._limit_s(None):
                     done += self._guard("silent bot", partial(self._bury, live, now_ms))
         return done
+
+    def _not_heard(self, within: tuple[Key, Key], now_ms: int) -> Iterator[Doc]:
+        """The stored entries of bots that were silent for too long as far as this process heard."""
+        limit_s, (lo, hi) = self._limit_s(None), within
+        while True:
+            keys = self.store.scan_keys(codec.LIVE, lo, hi, limit=PAGE)
+            heard = ((key, self.last_seen.heard_ms(split_key(key)[1])) for key in keys)
+            quiet = [key for key, ms in heard if silent_s(now_ms, ms, self.ready_ms) > limit_s]
+            yield from filter(None, self.store.get(codec.LIVE, *quiet))
+            if len(keys) < PAGE:
+                return
+            lo = keys[-1] + "\0"
 
     def _silent_runs(self, now_ms: int) -> int:
         """Runs of bots that call, but not about their run. A bot with a run counts as busy."""

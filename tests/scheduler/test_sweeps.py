@@ -198,6 +198,28 @@ def test_bot_that_calls_is_not_dead(store, clock, sweeps):
     assert not bot_of(store).dead
 
 
+def test_only_bots_that_this_process_has_not_heard_are_read(store, clock, sweeps, monkeypatch):
+    for number, bot_id in enumerate(("vm1", "vm2"), 1):
+        run(store, clock, bot_id, number)
+    clock.advance(DEAD_S - 1)
+    sweeps.last_seen.touch("vm1", clock.now_ms())
+    clock.advance(2)
+    asked, get = [], store.get
+
+    def read(kind, *keys):
+        asked.append((kind, keys))
+        return get(kind, *keys)
+
+    monkeypatch.setattr(store, "get", read)
+    assert sweeps.last_seen.flush() == 1
+    asked.clear()
+    monkeypatch.setattr(sweeps.last_seen, "flush", lambda **_: 0)
+    assert sweeps._silent_bots(clock.now_ms()) == 1
+    live = {key for kind, keys in asked if kind == codec.LIVE for key in keys}
+    assert live == {codec.live_key("vm2")}
+    assert (bot_of(store, "vm1").dead, bot_of(store, "vm2").dead) == (False, True)
+
+
 def test_run_with_a_long_grace_period_is_waited_for_longer(store, clock, sweeps):
     request = run(store, clock, slices=[make_slice(grace_period_s=600)])
     clock.advance(300 + 600 + 60 + 60)
