@@ -159,7 +159,9 @@ class Server(gunicorn.app.base.BaseApplication):  # type: ignore[misc] # gunicor
             "graceful_timeout": GRACEFUL_S,
             "timeout": 60,
             "control_socket_disable": True,
-            "forwarded_allow_ips": "",
+            "forwarded_allow_ips": "*",  # to say what the next two allow, which is nothing
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
             "accesslog": None,
             "loglevel": "warning",
             "logger_class": "gunicorn.glogging.Logger",

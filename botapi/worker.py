@@ -24,6 +24,7 @@ import gevent.socket
 import gunicorn.sock
 from gevent.server import StreamServer
 from gunicorn.http import wsgi
+from gunicorn.http.wsgi import HEADER_VALUE_RE
 from gunicorn.workers.ggevent import GeventWorker
 
 from botapi.admission import FIRST_WORDS
@@ -56,6 +57,9 @@ LOOP_HOLD_S = 0.02
 """Longest that anything should hold the loop; reported with `SKEP_LOG_LEVEL=debug`."""
 ONE_PIECE = 64 * 1024
 """A body up to so many bytes is sent together with the head of its answer."""
+
+OWN_HEADERS = frozenset({"Content-Type", "X-Request-Id", "X-Content-Type-Options"})
+"""Names that every answer has, and that say nothing about its length or connection."""
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +200,8 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             answer = self.wsgi(environ, response.start_response)
             if isinstance(answer, HeldAnswer) and self._may_let_go(req):
                 response.forget(req)
-                held = _HeldCall(sock.detach(), listener_name, addr, response, answer)
+                family = sock.family
+                held = _HeldCall(sock.detach(), family, listener_name, addr, response, answer)
                 self._let_go(held)
                 raise StopIteration
             response.send_all(answer)
@@ -219,7 +224,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _go_on(self, held: "_HeldCall") -> None:
         """Answer a call that was held, then serve the next ones of its connection."""
-        client = gevent.socket.socket(fileno=held.fd)
+        client = gevent.socket.socket(held.family, socket.SOCK_STREAM, 0, held.fd)
         try:
             if self._stays(held, client):
                 super().handle(_Address(held.listener_name), client, held.addr)
@@ -291,6 +296,8 @@ class _HeldCall:
     """A call that waits for its answer, on a connection that nobody looks at meanwhile."""
 
     fd: int
+    family: int
+    """With which nobody need ask the system what kind of socket it is."""
     listener_name: object
     addr: object
     response: "Response"
@@ -332,6 +339,14 @@ class Response(wsgi.Response):  # type: ignore[misc] # gunicorn has no types
         """Keep of the request and its connection only what an answer must know."""
         self.req = _Asked(req.version, req.method, req.should_close())
         self.sock = None
+
+    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """As gunicorn's, which need not look at names that we write ourselves."""
+        for name, value in headers:
+            if name in OWN_HEADERS and HEADER_VALUE_RE.fullmatch(value):
+                self.headers.append((name, value))
+            else:
+                super().process_headers([(name, value)])
 
     def default_headers(self) -> list[str]:
         """The first lines of the head."""

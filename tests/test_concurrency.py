@@ -2,6 +2,7 @@
 
 import threading
 
+import gevent
 import pytest
 
 from botapi import concurrency
@@ -70,6 +71,44 @@ def test_what_comes_after_an_event_runs_once_when_it_is_set_or_its_time_is_over(
     event.set()
     waits.sleep(0.02)
     assert runs == [1]
+
+
+def test_greenlet_goes_on_with_what_comes_after_another_event_also_after_an_error(caplog):
+    waits = Greenlets()
+    ran_in = []
+
+    def act():
+        ran_in.append(gevent.getcurrent())
+        if len(ran_in) == 1:
+            raise RuntimeError("the first one fails")
+
+    for number in range(1, 4):
+        event = waits.event()
+        waits.after(event, LONG_S, act)
+        event.set()
+        while len(ran_in) < number:
+            waits.sleep(0)
+    assert len(set(map(id, ran_in))) == 1
+    assert "the first one fails" in caplog.text
+
+
+def test_what_begins_together_runs_together():
+    waits = Greenlets()
+    event, both = waits.event(), []
+
+    def act():
+        both.append(1)
+        while len(both) < 2:
+            waits.sleep(0)
+
+    for _ in range(2):  # the second time there are greenlets to go on with
+        both.clear()
+        event = waits.event()
+        waits.after(event, LONG_S, act)
+        waits.after(event, LONG_S, act)
+        event.set()
+        with gevent.Timeout(LONG_S):
+            act()
 
 
 @pytest.fixture(name="naps")

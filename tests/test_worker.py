@@ -11,12 +11,15 @@ import gevent.socket
 import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
+from gunicorn.http.errors import InvalidResponseHeader
 
+from botapi import serve
 from botapi import worker as serving
 from botapi.admission import Admission
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import Greenlets
 from botapi.door import HeldAnswer
+from botapi.settings import Settings
 from botapi.worker import ONE_PIECE, Response, Worker, _settle, waited_s
 
 TICK_S = 0.02
@@ -53,6 +56,33 @@ def test_answer_is_sent_in_one_piece():
         *("Server", "Date", "Connection", "Content-Type", "Content-Length")
     }
     assert "Connection: keep-alive" in lines
+
+
+@pytest.mark.parametrize("name", ["X-Request-Id", "X-Other", "Content-Type"])
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\0b"])
+def test_header_that_would_break_the_answer_is_refused(name, value):
+    with pytest.raises(InvalidResponseHeader):
+        answer([], [(name, value)])
+
+
+def test_headers_about_the_connection_are_the_servers_own():
+    (sent,) = answer(
+        [b"hello"], [*LENGTH_5, ("Connection", "upgrade"), ("Transfer-Encoding", "chunked")]
+    )
+    assert b"Connection: keep-alive" in sent
+    assert b"Transfer-Encoding" not in sent
+
+
+def test_no_header_of_a_caller_changes_what_wsgi_says_of_the_connection(tmp_path):
+    server = serve.Server(Settings(data_dir=tmp_path))
+    head = (
+        "POST /x HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: on\r\n"
+        "X-Forwarded-Protocol: ssl\r\nSCRIPT_NAME: /x\r\nPATH_INFO: /y\r\n\r\n"
+    )
+    (request,) = get_parser(server.cfg, iter([head.encode()]), ("127.0.0.1", 1))
+    assert request.scheme == "http"
+    assert "SCRIPT_NAME" not in dict(request.headers)
+    assert "PATH_INFO" not in dict(request.headers)
 
 
 def test_answer_says_that_the_connection_ends_when_it_does():

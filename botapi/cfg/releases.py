@@ -343,7 +343,8 @@ class Releases:
         return Refusal(Code.UNAVAILABLE, self.problem() or "there is no bot archive yet")
 
     def _refresh(self) -> None:
-        self._alone("deployed", lambda: not self._is_stale, self._read_deployed)
+        if self._is_stale:
+            self._alone("deployed", lambda: not self._is_stale, self._read_deployed)
 
     def _alone(self, what: str, is_done: Callable[[], bool], act: Callable[[], None]) -> None:
         """Let one caller do what many need: a fleet that comes back asks all at once.
