@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from flask import Flask
+from werkzeug.test import EnvironBuilder
+
 from bench.engines import ENGINES, engine
 from bench.fleet import BOTS_CFG
 from bench.p3 import HOLD_S, POLL_S
@@ -21,12 +24,14 @@ from botapi import app as composition
 from botapi import engines, metrics
 from botapi.clock import SystemRng
 from botapi.concurrency import Threads
+from botapi.door import HeldAnswer
 from botapi.scheduler.last_seen import FLUSH_EVERY_S
 from botapi.settings import Settings
 from botapi.store.protocol import Doc, Store, Txn
 from tests.fakes.clock import FakeClock
-from tests.fakes.sim_bot import SimBot, flask_post
+from tests.fakes.sim_bot import SimBot
 
+HELD_PATH = "/rbe/session/update"
 STEP_S = 0.5
 HOUR_S = 3_600
 
@@ -108,21 +113,48 @@ class _CountingTxn:
         return self._inner.get(kind, *keys)
 
 
+class _Post:
+    """A bot's calls of the application, for `SimBot`.
+
+    The answer to a held call comes when the next one is made, just before it: so it is held for as
+    long as the clock of the simulation says.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._held: HeldAnswer | None = None
+
+    def __call__(
+        self, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        ended = None
+        if path.endswith(HELD_PATH):
+            ended, self._held = self._held, None
+        said = [200]
+        answer = b"{}" if ended is None else b"".join(ended.make())
+        environ = EnvironBuilder(path, method="POST", data=body, headers=headers).get_environ()
+        environ["REMOTE_ADDR"] = "127.0.0.1"
+        made = self._app.wsgi_app(environ, lambda status, *_: said.append(int(status[:3])))
+        if isinstance(made, HeldAnswer):
+            self._held = made
+        else:
+            answer = b"".join(made)
+        return said[-1], {}, answer
+
+
 def measure(address: str, bots: int, seen_flush_s: float) -> tuple[Counting, dict[str, float]]:
     """One simulated hour; the counts by what was under way, and what the engine itself counts."""
     with tempfile.TemporaryDirectory(prefix="skep-idle-") as folder:
         data = Path(folder)
         (data / "config" / "scripts").mkdir(parents=True)
         (data / "config" / "bots.cfg").write_text(BOTS_CFG, encoding="utf-8")
-        settings = Settings(
-            data_dir=data, store=address, hold_min_s=0, hold_max_s=0, seen_flush_s=seen_flush_s
-        )
+        settings = Settings(data_dir=data, store=address, seen_flush_s=seen_flush_s)
         clock, rng = FakeClock(), SystemRng()
         store = Counting(engines.open_store(settings, Threads(), clock, rng))
         parts = composition.build(settings, cast(Store, store), Threads(), clock, rng)
         parts.watcher.check(clock.now_ms())
-        client = composition.create_app(parts).test_client()
-        fleet = [SimBot(flask_post(client), f"sim-{n}", dims=FACTS) for n in range(bots)]
+        app = composition.create_app(parts)
+        fleet = [SimBot(_Post(app), f"sim-{n}", dims=FACTS) for n in range(bots)]
         for bot in fleet:
             bot.state |= STATE
             bot.start()

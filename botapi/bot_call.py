@@ -1,5 +1,6 @@
 """What handlers are given, and what they give back; no Flask here."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,14 +39,18 @@ from botapi.domain.bot_event import CallInfo
 from botapi.domain.bot_groups import AuthMethod, BotGroup
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
+from botapi.scheduler.idle_bots import IdleBot
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
 from botapi.scheduler.offers import Offers
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
-from botapi.store.protocol import Store
+from botapi.store import codec
+from botapi.store.protocol import Store, join_key
 from botapi.transactions.enrol_bot import read_bootstrap_token
 from botapi.transactions.update_bot import Stamp
 from botapi.wire_json import dumps
+
+log = logging.getLogger(__name__)
 
 RBE_INSTANCE = "projects/local/instances/default"
 """Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
@@ -69,13 +74,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class BotCall:
-    """A request with a good session: who calls, and what is stored about it."""
+class SessionCall:
+    """A request with a good session: who calls."""
 
     call: Call
     token: str
     session: Session
     identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class BotCall(SessionCall):
+    """The same with what is stored about the bot."""
+
     bot: Bot
     recent_polls: tuple[str, ...] = ()
     """The `request_uuid` of the bot's latest polls that this process answered."""
@@ -225,6 +236,26 @@ class BotServer:
             )
         return identity
 
+    def known(self, call: SessionCall) -> BotCall:
+        """Who calls, with what is stored about it (bot-api 0.4, steps 11 to 13).
+
+        Raises Refusal PERMISSION_DENIED for a bot that is not known any more.
+        """
+        session = call.session
+        self.offers.idle.forget(session.bot_id)
+        (doc,) = self.store.get(codec.BOT, join_key(session.bot_id))
+        if doc is None:
+            raise Refusal(
+                Code.PERMISSION_DENIED, f'bot "{session.bot_id}" is not known; poll or handshake'
+            )
+        bot = codec.read_bot(doc)
+        check_stored(bot.bot_id, bot.dimensions)
+        recent = self.polls.of(bot.bot_id, session.session_id)
+        known = BotCall(call.call, call.token, session, call.identity, bot, recent)
+        if known.is_superseded:
+            log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
+        return known
+
     def check_bootstrap(self, text: str, call: Call) -> str:
         """The id of a bootstrap token that is still good for at least one machine.
 
@@ -237,7 +268,7 @@ class BotServer:
             raise Refusal(Code.PERMISSION_DENIED, problem)
         return found
 
-    def refreshed_token(self, bot_call: BotCall) -> str:
+    def refreshed_token(self, bot_call: SessionCall) -> str:
         """What most replies carry: the same session with an hour to live.
 
         A token that was made within the last minute is given back as it is.
@@ -263,20 +294,31 @@ class BotServer:
             rbe_effective_bot_id_dimension=rbe.effective_key,
         )
 
-    def has_news(self, bot: Bot, session: Session, base_url: str) -> bool:
+    def has_news(self, bot: IdleBot, session: Session, base_url: str) -> bool:
         """Had it better poll, for another configuration or archive, or on a person's word?"""
         snapshot = self.config.cached()
-        if bot.restart_asked or bot.steered_since_event or snapshot.fleet.force_sleep:
+        if bot.must_poll or snapshot.fleet.force_sleep:
             return True
         group = snapshot.bots.group_of(bot.bot_id)
         if group.config_hash != session.handshake_config_hash:
             return True
         expected = self.archives.expected_version(bot.bot_id, group, base_url)
-        return bot.version != expected and not bot.note
+        return bot.version != expected and not bot.is_kept
 
     def expected_version(self, bot_id: str, group: BotGroup, call: Call) -> str:
         """The version that this bot, which proved who it is, should run (bot-api 8.3)."""
         return self.archives.expected_version(bot_id, group, call.base_url)
+
+
+def check_stored(bot_id: str, dimensions: tuple[str, ...]) -> None:
+    """Steps 12 and 13 of bot-api 0.4; only a mistake of ours gets here.
+
+    Raises Refusal INTERNAL. Asked at nearly every call: none for each of the dimensions.
+    """
+    if [flat for flat in dimensions if flat[:3] == "id:"] != [f"id:{bot_id}"]:
+        raise Refusal(Code.INTERNAL, f'stored dimensions of "{bot_id}" name another id')
+    if not [flat for flat in dimensions if flat[:5] == "pool:"]:
+        raise Refusal(Code.INTERNAL, f'bot "{bot_id}" is in no pool')
 
 
 def debug_info(call: Call) -> DebugInfo:

@@ -30,6 +30,7 @@ from botapi.bot_call import (
     Reply,
     Said,
     Script,
+    SessionCall,
     Text,
 )
 from botapi.concurrency import Held
@@ -59,8 +60,7 @@ from botapi.handlers import (
     task_token,
     task_update,
 )
-from botapi.store import codec
-from botapi.store.protocol import StoreError, TooLarge, join_key
+from botapi.store.protocol import StoreError, TooLarge
 from botapi.wire_json import WireError, any_case, decoder, dumps
 from botapi.wsgi import TEXT_TYPE, Answer, BotRequest, Http
 
@@ -136,6 +136,8 @@ WITH_SESSION = (
     _route("/oauth_token", task_token.TokenRequest, task_token.oauth_token, refuses_in_json=True),
     _route("/id_token", task_token.TokenRequest, task_token.id_token, refuses_in_json=True),
     _route("/rbe/session/create", rbe_session.CreateRequest, rbe_session.create),
+)
+WAITING = (
     _route(
         "/rbe/session/update",
         rbe_session.UpdateRequest,
@@ -143,6 +145,7 @@ WITH_SESSION = (
         needed=("session", "status"),
     ),
 )
+"""With a session, too; whether the store is asked about the bot is the handler's to say."""
 
 
 class BotRoutes:
@@ -160,6 +163,8 @@ class BotRoutes:
             self._add(routes, route, self._without_session)
         for route in WITH_SESSION:
             self._add(routes, route, self._with_session)
+        for route in WAITING:
+            self._add(routes, route, self._waiting)
         self._add_plain(routes)
         routes.register_error_handler(Refusal, lambda error: _refused(error, request))
         routes.register_error_handler(BodyTooLarge, _too_large)
@@ -171,6 +176,7 @@ class BotRoutes:
         doors = {
             **dict.fromkeys(WITHOUT_SESSION, self._without_session),
             **dict.fromkeys(WITH_SESSION, self._with_session),
+            **dict.fromkeys(WAITING, self._waiting),
         }
         answers = {
             BOT_PATH + route.path: partial(self._answer, route, door)
@@ -262,7 +268,7 @@ class BotRoutes:
 
     def _missing_blobs(self) -> Answer:
         call, body = self._of_session(_MISSING, request, g.request_id)
-        return _answer(blobs.missing(self._server, call, body))
+        return _answer(blobs.missing(self._server, self._server.known(call), body))
 
     def _get_blob(self, digest: str, size: str) -> Response:
         call, task_id = self._blob_call()
@@ -290,7 +296,8 @@ class BotRoutes:
         call = self._server.verified(self._flask_call())
         token = request.headers.get("X-Skep-Session", "")
         session = self._session(token, call)
-        return self._bot_call(token, session, call), request.headers.get("X-Skep-Task", "")
+        known = self._server.known(self._session_call(token, session, call))
+        return known, request.headers.get("X-Skep-Task", "")
 
     def _flask_call(self) -> Call:
         return self._call(request, g.request_id)
@@ -310,31 +317,24 @@ class BotRoutes:
 
     def _with_session(self, route: Route, http: Http, rid: str) -> Said | Held[Reply]:
         call, body = self._of_session(route, http, rid)
+        return route.handle(self._server, self._server.known(call), body)
+
+    def _waiting(self, route: Route, http: Http, rid: str) -> Said | Held[Reply]:
+        call, body = self._of_session(route, http, rid)
         return route.handle(self._server, call, body)
 
-    def _of_session(self, route: Route, http: Http, rid: str) -> tuple[BotCall, Any]:
-        """The steps of bot-api 0.4, in their order."""
+    def _of_session(self, route: Route, http: Http, rid: str) -> tuple[SessionCall, Any]:
+        """Steps 1 to 10 of bot-api 0.4, in their order."""
         call, body = self._read(route, http, rid, is_stranger=False)
         session = self._session(body.session, call)
         self._door.limits.admit_bot(session.bot_id)
-        return self._bot_call(body.session, session, call), body
+        return self._session_call(body.session, session, call), body
 
-    def _bot_call(self, token: str, session: Session, call: Call) -> BotCall:
-        """Steps 9 to 13 of bot-api 0.4: what is stored of the bot whose session this is."""
+    def _session_call(self, token: str, session: Session, call: Call) -> SessionCall:
+        """Steps 9 and 10 of bot-api 0.4: is it the session of who calls?"""
         logs.note(bot_id=session.bot_id)
         identity = self._server.authorize_session(session, call)
-        (doc,) = self._server.store.get(codec.BOT, join_key(session.bot_id))
-        if doc is None:
-            raise Refusal(
-                Code.PERMISSION_DENIED, f'bot "{session.bot_id}" is not known; poll or handshake'
-            )
-        bot = codec.read_bot(doc)
-        _check_stored(bot.bot_id, bot.dimensions)
-        recent = self._server.polls.of(bot.bot_id, session.session_id)
-        bot_call = BotCall(call, token, session, identity, bot, recent)
-        if bot_call.is_superseded:
-            log.info('bot "%s": a call of its older session %s', bot.bot_id, session.session_id)
-        return bot_call
+        return SessionCall(call, token, session, identity)
 
     def _read(self, route: Route, http: Http, rid: str, *, is_stranger: bool) -> tuple[Call, Any]:
         """Steps 1 to 4 of bot-api 0.4: who calls, and the typed body."""
@@ -433,15 +433,6 @@ def _unknown(rest: str) -> Answer:
     allowed = ", ".join(known)
     line = f"{request.method} is not a method of this path; use {allowed}\n"
     return _text(line, 405, (("Allow", allowed),))
-
-
-def _check_stored(bot_id: str, dimensions: tuple[str, ...]) -> None:
-    """Steps 12 and 13 of bot-api 0.4; only a mistake of ours gets here."""
-    # An idle bot asks this all day: no call for each of its dimensions.
-    if [flat for flat in dimensions if flat[:3] == "id:"] != [f"id:{bot_id}"]:
-        raise Refusal(Code.INTERNAL, f'stored dimensions of "{bot_id}" name another id')
-    if not [flat for flat in dimensions if flat[:5] == "pool:"]:
-        raise Refusal(Code.INTERNAL, f'bot "{bot_id}" is in no pool')
 
 
 def _json(route: Route, http: Http) -> Any:  # noqa: ANN401 - the type is the route's

@@ -94,6 +94,7 @@ def handshake(server: BotServer, call: Call, request: HandshakeRequest) -> Reply
             server.stamp(call, session_id),
             first_dimensions=dimensions.flatten(assigned),
         )
+    server.offers.idle.forget(bot_id)
     server.last_seen.touch(bot_id, call.now_ms, state=state)
     session = Session(
         bot_id=bot_id,

@@ -404,6 +404,7 @@ def _store(server: BotServer, call: Call, facts: _Facts, update: BotUpdate) -> N
     change = apply(before, update, event_id=stamp.event_id, now_ms=call.now_ms)
     if change.is_repeat or not change.is_visible(facts.stored):
         return
+    server.offers.idle.forget(facts.bot_id)
     update_bot(server.store, facts.bot_id, update, stamp, first_dimensions=first_flat)
 
 

@@ -1,19 +1,16 @@
 """The lease channel: opened, held for work, kept alive, closed (bot-api 1.11, 3.5)."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from botapi.auth.botsession import SESSION_LIFE_MS, Session
-from botapi.bot_call import FRESH_MS, BotCall, BotServer, Reply
+from botapi.bot_call import FRESH_MS, BotCall, BotServer, Reply, SessionCall
 from botapi.concurrency import Held
-from botapi.domain.bot import Bot
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import run_id
 from botapi.domain.task import Offer, TaskState
-from botapi.scheduler.offers import Waiter
+from botapi.scheduler.idle_bots import IdleBot
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Outage, join_key
@@ -79,6 +76,15 @@ class UpdateRequest:
     skep: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What is kept of a call while it is held."""
+
+    session: Session
+    base_url: str
+    is_ours: bool
+
+
 def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  # noqa: ARG001
     """A lease session of this bot; the one before it, if any, is no longer good."""
     if not call.session.bot_config.rbe_instance:
@@ -100,38 +106,73 @@ def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  
     return Reply({"session": token, "session_id": lease_session_id})
 
 
-def update(server: BotServer, call: BotCall, request: UpdateRequest) -> Reply | Held[Reply]:
+def update(server: BotServer, call: SessionCall, request: UpdateRequest) -> Reply | Held[Reply]:
     """Report on a lease, and wait for one while the bot is free.
 
     Held only with status OK and no ACTIVE lease, and never with `nonblocking`. A status
     other than OK never gets a lease.
     """
+    caller = _Caller(call.session, call.call.base_url, is_ours=request.skep is not None)
+    bot = _still_idle(server, call, request)
+    if bot is not None:
+        return _held(server, caller, bot, _body(server, call))
+    hints = server.offers.idle.hints
+    known = server.known(call)
     status, lease = _checked(call, request)
-    body: dict[str, object] = {"session": server.refreshed_token(call), "status": "OK"}
-    session = None if call.is_superseded else _live_session(server, call)
+    body = _body(server, call)
+    session = None if known.is_superseded else _live_session(server, known)
     if session is None:
         return Reply(body | {"status": "BOT_TERMINATING"})
     if lease is not None and lease.state == "COMPLETED":
-        _complete(server, call, session, lease)
+        _complete(server, known, session, lease)
     if status in CLOSING:
-        _close(server, call, session, "the bot closed its lease session")
+        _close(server, known, session, "the bot closed its lease session")
         return Reply(body)
-    if _is_renamed(call, session):
-        _close(server, call, session, "the bot has another effective id")
+    if _is_renamed(known, session):
+        _close(server, known, session, "the bot has another effective id")
         return Reply(body | {"status": "UNHEALTHY"})
     if status == "OK" and lease is not None and lease.state == "ACTIVE":
-        state = _active_state(server, call, str(lease.id))
+        state = _active_state(server, known, str(lease.id))
         return Reply(body | ({"lease": {"id": lease.id, "state": state}} if state else {}))
-    news = partial(_news, server, call.bot, call.session, call.call.base_url)
-    without_work = dict if request.skep is None else news
+    bot = _idle_bot(server, known, session, hints)
     if status != "OK":
-        return Reply(body | without_work())
+        return Reply(body | _without_work(server, caller, bot))
     offer = _offer_of(server, session)
     if offer is not None:
         return Reply(body | {"lease": _lease(offer)})
-    waiter = _wait(server, call, session, request)
-    reply = partial(_after_wait, server, waiter, body, without_work)
-    return Held(waiter.done, waiter.wait_s, reply)
+    return _held(server, caller, bot, body, at_once=bool(request.nonblocking))
+
+
+def _body(server: BotServer, call: SessionCall) -> dict[str, object]:
+    return {"session": server.refreshed_token(call), "status": "OK"}
+
+
+def _still_idle(server: BotServer, call: SessionCall, request: UpdateRequest) -> IdleBot | None:
+    """The bot as its held call left it a moment ago, if this is just the next one."""
+    session = call.session
+    bot = server.offers.idle.take(session.bot_id, session.session_id, session.rbe_bot_session_id)
+    is_next = request.status == "OK" and request.lease is None and not request.nonblocking
+    if bot is None or not is_next or _all_asleep(server):
+        return None
+    return bot if bot.effective_bot_id == session.bot_config.rbe_effective_bot_id else None
+
+
+def _idle_bot(server: BotServer, call: BotCall, session: LeaseSession, hints: int) -> IdleBot:
+    """What its held calls must know of this bot. `hints` had come before it was read."""
+    bot = call.bot
+    may_work = not bot.task_id and bot.health.is_healthy
+    return IdleBot(
+        bot_id=bot.bot_id,
+        session_id=bot.session_id,
+        lease_session_id=session.lease_session_id,
+        effective_bot_id=call.session.bot_config.rbe_effective_bot_id,
+        dimensions=frozenset(bot.dimensions) if may_work else frozenset(),
+        version=bot.version,
+        is_kept=bool(bot.note),
+        must_poll=bool(bot.restart_asked or bot.steered_since_event),
+        read_s=server.clock.monotonic(),
+        hints=hints,
+    )
 
 
 def _live_session(server: BotServer, call: BotCall) -> LeaseSession | None:
@@ -164,7 +205,7 @@ def _all_asleep(server: BotServer) -> bool:
     return server.config.cached().fleet.force_sleep
 
 
-def _checked(call: BotCall, request: UpdateRequest) -> tuple[str, LeaseReport | None]:
+def _checked(call: SessionCall, request: UpdateRequest) -> tuple[str, LeaseReport | None]:
     if not call.session.rbe_bot_session_id:
         raise Refusal(Code.INVALID_ARGUMENT, "no lease session: call rbe/session/create first")
     if request.status not in STATUSES:
@@ -230,44 +271,57 @@ def _active_state(server: BotServer, call: BotCall, lease_id: str) -> str:
     return "CANCELLED" if task.killing else "ACTIVE"
 
 
-def _wait(
-    server: BotServer, call: BotCall, session: LeaseSession, request: UpdateRequest
-) -> Waiter:
-    """The bot waits for an offer from now on.
+def _held(
+    server: BotServer,
+    caller: _Caller,
+    bot: IdleBot,
+    body: dict[str, object],
+    *,
+    at_once: bool = False,
+) -> Held[Reply]:
+    """The bot waits for an offer from now on; not if it wants to know `at_once`.
 
-    One that had better poll is held for a short time only, one of ours not at all: the
+    An offer that is made, or a session that is closed, in the moment in which the wait ends is
+    found by the bot's next call, which follows at once: so a call that was held reads nothing
+    more.
+    """
+    dims = frozenset[str]() if _all_asleep(server) else bot.dimensions
+    hold_s = 0.0 if at_once else _hold_s(server, caller, bot, may_work=bool(dims))
+    waiter = server.offers.begin(bot.bot_id, bot.lease_session_id, dims, hold_s)
+
+    def reply() -> Reply:
+        offer = server.offers.end(waiter)
+        if offer is not None:
+            return Reply(body | {"lease": _lease(offer)})
+        if dims and not waiter.done.is_set():
+            server.offers.idle.keep(bot)
+        return Reply(body | _without_work(server, caller, bot))
+
+    return Held(waiter.done, waiter.wait_s, reply)
+
+
+def _hold_s(server: BotServer, caller: _Caller, bot: IdleBot, *, may_work: bool) -> float:
+    """For how long the call is held at most.
+
+    A bot that had better poll is held for a short time only, one of ours not at all: the
     reply tells it to.
     """
     settings = server.settings
     hold_s = server.offers.hold_s(settings.hold_min_s, settings.hold_max_s)
-    hold_s = 0.0 if request.nonblocking else hold_s
-    dims = frozenset(call.bot.dimensions)
-    if call.bot.task_id or not call.bot.health.is_healthy or _all_asleep(server):
-        hold_s, dims = min(hold_s, UNWELL_HOLD_S), frozenset()
-    if hold_s and server.has_news(call.bot, call.session, call.call.base_url):
-        hold_s = 0.0 if request.skep is not None else min(hold_s, UNWELL_HOLD_S)
-    return server.offers.begin(call.bot.bot_id, session.lease_session_id, dims, hold_s)
+    if not may_work:
+        hold_s = min(hold_s, UNWELL_HOLD_S)
+    if hold_s and server.has_news(bot, caller.session, caller.base_url):
+        hold_s = 0.0 if caller.is_ours else min(hold_s, UNWELL_HOLD_S)
+    return hold_s
 
 
-def _after_wait(
-    server: BotServer,
-    waiter: Waiter,
-    body: dict[str, object],
-    without_work: Callable[[], dict[str, object]],
-) -> Reply:
-    """The reply when the wait is over.
-
-    An offer that is made, or a session that is closed, in that moment is found by the bot's
-    next call, which follows at once: so a call that was held reads nothing more.
-    """
-    offer = server.offers.end(waiter)
-    return Reply(body | (without_work() if offer is None else {"lease": _lease(offer)}))
-
-
-def _news(server: BotServer, bot: Bot, session: Session, base_url: str) -> dict[str, object]:
+def _without_work(server: BotServer, caller: _Caller, bot: IdleBot) -> dict[str, object]:
     """What tells a bot of ours that it had better poll."""
+    if not caller.is_ours:
+        return {}
     with suppress(Outage):
-        return {"skep": {"poll": True}} if server.has_news(bot, session, base_url) else {}
+        news = server.has_news(bot, caller.session, caller.base_url)
+        return {"skep": {"poll": True}} if news else {}
     return {}
 
 

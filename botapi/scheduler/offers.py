@@ -22,6 +22,7 @@ from botapi.clock import Clock, Rng, SystemRng
 from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.domain.matching import Queue, fits
 from botapi.domain.task import Offer
+from botapi.scheduler.idle_bots import IdleBots
 from botapi.store import codec
 from botapi.store.protocol import Key, Store, StoreError
 from botapi.transactions.offer_lease import (
@@ -132,6 +133,8 @@ class Offers:
         self._lock = native_lock()
         self._queues = Queues(store, self._lock)
         self._waiters: dict[str, Waiter] = {}
+        hears = declared.push_wakeup or not declared.shared
+        self.idle = IdleBots(clock.monotonic, hears_of_changes=hears)
         self._hot: set[Key] = set()
         self._wake = concurrency.event()
         self._closed = False
@@ -250,12 +253,14 @@ class Offers:
         """A commit somewhere queued something, or steered a bot; runs on any thread."""
         kind, _, key = topic.partition("!")
         if kind == "bot":
+            self.idle.hear()
             self._send_home(key)
             return
         if kind == "pend":
             with self._lock:
                 self._hot.add(key)
         elif topic == "*":
+            self.idle.hear()
             self._recheck_at = 0.0
         else:
             return
@@ -335,6 +340,8 @@ class Offers:
             with self._lock:
                 self._hot.update(ranges)
             raise
+        finally:
+            self.idle.hear()  # whom it gave something may not be known, if an answer was lost
         with self._lock:
             self._hot |= offered.more
         given = {offer.pending.queue_key for offer in offered.offers.values()}

@@ -30,6 +30,7 @@ def delete_bot(store: Store, bot_id: str, actor: Actor, stamp: Stamp) -> bool:
         txn.delete(codec.BOT, key)
         txn.delete(codec.LIVE, codec.live_key(bot_id))
         txn.delete(codec.LSESSION, key)
+        txn.notify(f"bot!{bot_id}")
         if host_id(bot_id) == bot_id:
             stage_revoke_host(txn, bot_id)
         txn.put(

@@ -11,7 +11,7 @@ from botapi import app as composition
 from botapi.auth.botsession import BadToken, is_expired, is_too_old
 from botapi.auth.credentials import Presented
 from botapi.auth.keys import SESSION, KeyRing
-from botapi.bot_call import BotCall, Call, Reply, Text
+from botapi.bot_call import Call, Reply, SessionCall, Text
 from botapi.cfg.bundle import Source
 from botapi.cfg.provider import Provider
 from botapi.concurrency import Held, Threads
@@ -20,8 +20,7 @@ from botapi.door import HTTP_STATUS
 from botapi.handlers import claim, event, handshake, poll, rbe_session, task_error, task_update
 from botapi.secrets.key_file import make_key_file
 from botapi.settings import Settings
-from botapi.store import codec
-from botapi.store.protocol import StoreError, join_key
+from botapi.store.protocol import StoreError
 from botapi.transactions.push_config import push_config
 from tests.factories import NO_LIMITS
 from tests.sim.engines import EngineGround
@@ -246,7 +245,9 @@ class Process:
         else:
             make, handle = BOT_ROUTES[call.path]
             request = make(**call.fields)
-            reply = handle(server, self._of_session(facts, request.session), request)
+            caller = self._of_session(facts, request.session)
+            caller = caller if handle is rbe_session.update else server.known(caller)
+            reply = handle(server, caller, request)
         if isinstance(reply, Held):
             reply = reply.get()
         match reply:
@@ -265,13 +266,7 @@ class Process:
             raise Refusal(Code.UNAUTHENTICATED, str(error)) from None
         if is_expired(session, facts.now_ms) or is_too_old(session, facts.now_ms):
             raise Refusal(Code.UNAUTHENTICATED, "session: expired")
-        identity = server.authorize_session(session, facts)
-        (doc,) = server.store.get(codec.BOT, join_key(session.bot_id))
-        if doc is None:
-            raise Refusal(Code.PERMISSION_DENIED, f'bot "{session.bot_id}" is not known')
-        bot = codec.read_bot(doc)
-        recent = server.polls.of(bot.bot_id, session.session_id)
-        return BotCall(facts, token, session, identity, bot, recent)
+        return SessionCall(facts, token, session, server.authorize_session(session, facts))
 
 
 def no_faults():
