@@ -1,6 +1,6 @@
 """A request and an answer as WSGI has them, without what the calls of bots do not need.
 
-Werkzeug's own cost more than all that an idle call does; theirs can be used in the same places.
+An idle call does little else, so their cost is seen. Werkzeug's can be used in the same places.
 """
 
 from collections.abc import Iterable
@@ -84,10 +84,7 @@ class Http(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BotRequest:
-    """A request as bots make most of them, at a tenth of the cost of Werkzeug's.
-
-    It is its own headers.
-    """
+    """A request as bots make most of them; it is its own headers."""
 
     environ: WSGIEnvironment
 
