@@ -32,13 +32,13 @@ from botapi.scheduler.readiness import Found, Readiness
 from botapi.settings import IPNetwork
 from botapi.store.protocol import StoreError
 from botapi.wire_json import dumps
+from botapi.wsgi import TEXT_TYPE
 
 PUBLISH_S = 5.0
 """Between two writings of what a worker has counted."""
 MAX_GONE = 10_000
 """Workers that ended whose files are still told from those of living ones."""
 _FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
-_TEXT = "text/plain; charset=utf-8"
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def install(app: Flask, observed: Observed, door: Door) -> None:
         return Response(observed.text(), content_type=CONTENT_TYPE_LATEST)
 
     app.add_url_rule("/metrics", "metrics", metrics_of_server)
-    app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type=_TEXT))
+    app.add_url_rule("/healthz", "healthz", lambda: Response("ok\n", content_type=TEXT_TYPE))
     app.add_url_rule("/readyz", "readyz", lambda: readyz(observed.readiness))
 
 
@@ -292,7 +292,7 @@ def readyz(readiness: Readiness) -> Response:
         body = {"ready": found.is_ready, "failing": found.failing, "warnings": found.warnings}
         response = Response(dumps(body) + b"\n", status, content_type="application/json")
     else:
-        response = Response(_words(found), status, content_type=_TEXT)
+        response = Response(_words(found), status, content_type=TEXT_TYPE)
     response.headers["Cache-Control"] = "no-store"
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
@@ -327,7 +327,7 @@ def _refused(error: Refusal) -> Response:
 
 
 def _line(text: str, status: int) -> Response:
-    response = Response(text + "\n", status, content_type=_TEXT)
+    response = Response(text + "\n", status, content_type=TEXT_TYPE)
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response

@@ -152,7 +152,7 @@ def _still_idle(server: BotServer, call: SessionCall, request: UpdateRequest) ->
     session = call.session
     bot = server.offers.idle.take(session.bot_id, session.session_id, session.rbe_bot_session_id)
     is_next = request.status == "OK" and request.lease is None and not request.nonblocking
-    if bot is None or not is_next or _all_asleep(server):
+    if bot is None or not is_next:
         return None
     return bot if bot.effective_bot_id == session.bot_config.rbe_effective_bot_id else None
 

@@ -23,6 +23,7 @@ from botapi.web.openid import OpenId
 from botapi.web.pages import Page, PlainText, Redirect, Shown, Visit
 from botapi.web.render import Templates
 from botapi.web.static_files import StaticFiles
+from botapi.wsgi import TEXT_TYPE
 
 P = Permission
 FORM_LIMIT = 64 * 1024
@@ -282,7 +283,7 @@ def _add(
 
 
 def _plain(text: str, status: int) -> Response:
-    return Response(text, status, content_type="text/plain; charset=utf-8")
+    return Response(text, status, content_type=TEXT_TYPE)
 
 
 def _redirect(location: str) -> Response:

@@ -13,10 +13,22 @@ from botapi.transactions.delete_bot import delete_bot
 from botapi.transactions.lease_session import close_lease_session
 from botapi.transactions.offer_lease import Offered, offer_leases
 from botapi.transactions.steer_bot import Steer, steer_bot
+from tests.handlers.configs import ASLEEP, configure
 from tests.handlers.test_life_of_a_bot import submit
 from tests.transactions.stores import open_store
 
 ADMIN = Actor("admin", "why", "entry")
+HAPPENINGS = {
+    "a poll with news": lambda bot, parts: bot.poll(dimensions=bot.dims | {"os": ["BeOS"]}),
+    "an event": lambda bot, parts: bot.call("/event", event="bot_log", message="hm"),
+    "a call with a status": lambda bot, parts: bot.update("MAINTENANCE"),
+    "a handshake": lambda bot, parts: bot.handshake(session_id="another"),
+    "another bot is steered": lambda bot, parts: steer_bot(
+        parts.store, "vm2", Steer.PAUSE, ADMIN, now_ms=parts.clock.now_ms()
+    ),
+    "hints were lost": lambda bot, parts: parts.offers._hear("*"),
+    "it came late": lambda bot, parts: parts.clock.advance(BETWEEN_S + 0.01),
+}
 
 
 @pytest.fixture
@@ -76,26 +88,12 @@ def test_poll_that_finds_nothing_new_changes_nothing(bot, asked):
     assert asked == []
 
 
-@pytest.mark.parametrize(
-    "happens",
-    {
-        "a poll with news": lambda bot, parts: bot.poll(dimensions=bot.dims | {"os": ["BeOS"]}),
-        "an event": lambda bot, parts: bot.call("/event", event="bot_log", message="hm"),
-        "a call with a status": lambda bot, parts: bot.update("MAINTENANCE"),
-        "a handshake": lambda bot, parts: bot.handshake(session_id="another"),
-        "another bot is steered": lambda bot, parts: steer_bot(
-            parts.store, "vm2", Steer.PAUSE, ADMIN, now_ms=parts.clock.now_ms()
-        ),
-        "hints were lost": lambda bot, parts: parts.offers._hear("*"),
-        "it came late": lambda bot, parts: parts.clock.advance(BETWEEN_S + 0.01),
-    }.values(),
-    ids=lambda happens: "",
-)
-def test_store_is_asked_when_something_may_have_happened(bot, asked, parts, make_bot, happens):
+@pytest.mark.parametrize("what", HAPPENINGS)
+def test_store_is_asked_when_something_may_have_happened(bot, asked, parts, make_bot, what):
     make_bot("vm2").start()
     wait(bot)
     session = bot.session
-    happens(bot, parts)
+    HAPPENINGS[what](bot, parts)
     bot.session = session
     asked.clear()
     wait(bot)
@@ -122,6 +120,14 @@ def test_bot_that_is_steered_is_told_at_its_next_call(bot, parts):
     steer_bot(parts.store, "vm1", Steer.RESUME, replace(ADMIN, entry_id="2"), now_ms=1)
     bot.open_lease_session()
     assert wait(bot, skep={})["skep"] == {"poll": True}
+
+
+def test_bot_is_told_to_poll_and_given_nothing_while_all_are_to_sleep(bot, parts):
+    configure(parts, settings=ASLEEP)
+    parts.config.latest()
+    submit(parts)
+    reply = wait(bot, skep={})
+    assert (reply["skep"], "lease" in reply) == ({"poll": True}, False)
 
 
 def test_bot_that_was_deleted_is_not_known_any_more(bot, parts):

@@ -25,6 +25,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import ANONYMOUS, Caller
 from botapi.door import HTTP_STATUS, RETRY_AFTER_S, VERBS, Door
 from botapi.store.protocol import StoreError, TooLarge
+from botapi.wsgi import TEXT_TYPE
 
 ROOT = "/prpc/"
 MAX_BODY = 64 * 1024 * 1024
@@ -186,7 +187,7 @@ def _check_size(size: int, headers: CallHeaders) -> None:
 def _error(code: Code, message: str, status: int = 0) -> Response:
     """The one form of an error (prpc-api 1.3)."""
     status = status or HTTP_STATUS[code]
-    response = Response(f"{message}\n", status, content_type="text/plain; charset=utf-8")
+    response = Response(f"{message}\n", status, content_type=TEXT_TYPE)
     response.headers[CODE_HEADER] = str(NUMBERS[code])
     if code is Code.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"
