@@ -18,10 +18,11 @@ BOT_TERMINATING = "BOT_TERMINATING"
 
 
 class Lease(NamedTuple):
-    """The scheduler's offer of one slice."""
+    """The scheduler's offer of one slice; ``claim`` is the answer to its claim, if it has one."""
 
     lease_id: str
     payload: Json
+    claim: Optional[Json] = None
 
 
 class LeaseSession:
@@ -57,7 +58,9 @@ class LeaseSession:
         self._finished = None
         lease = reply.get("lease")
         if isinstance(lease, dict) and lease.get("state") == "PENDING":
-            return _parse_lease(lease)
+            found = _parse_lease(lease, reply.get("skep"))
+            self._api.heard_lease = found.lease_id
+            return found
         return None
 
     def _open(self) -> None:
@@ -135,8 +138,13 @@ class LeaseSession:
         self._finished = None
 
 
-def _parse_lease(raw: Json) -> Lease:
+def _parse_lease(raw: Json, more: object) -> Lease:
     lease_id, payload = raw.get("id"), raw.get("payload")
     if not isinstance(lease_id, str) or not lease_id:
         raise BadReply("session/update: a lease without id")
-    return Lease(lease_id, payload if isinstance(payload, dict) else {})
+    claim = more.get("claim") if isinstance(more, dict) else None
+    return Lease(
+        lease_id,
+        payload if isinstance(payload, dict) else {},
+        claim if isinstance(claim, dict) else None,
+    )

@@ -67,6 +67,7 @@ class ServerApi:
         self.poll_s = DEFAULT_POLL_S
         self.last_contact_at = clock.now()
         self.on_token: Callable[[str], None] = lambda _token: None
+        self.heard_lease = ""
         self._user_agent = user_agent
         self._seq = 0
 
@@ -100,7 +101,7 @@ class ServerApi:
     def poll(self, attributes: Attributes, request_uuid: str) -> Json:
         """One heartbeat, one attempt; the reply holds ``cmd``."""
         body = self._described(attributes, request_uuid=request_uuid)
-        return self._post(API + "poll", self._numbered(body), ONCE)
+        return self._post(API + "poll", self._with_lease(body), ONCE)
 
     def claim(self, attributes: Attributes, claim_id: str, payload: Json) -> Json:
         """Accept a lease; exactly once by claim_id however often it is repeated."""
@@ -152,7 +153,7 @@ class ServerApi:
 
     def session_update(self, fields: Json, schedule: Schedule = ONCE) -> Json:
         """Report a lease, ask for one; the server may hold the call for about 45 s."""
-        return self._post(API + "rbe/session/update", self._numbered(dict(fields)), schedule)
+        return self._post(API + "rbe/session/update", self._with_lease(dict(fields)), schedule)
 
     def download(self, version: str, sink: IO[bytes]) -> None:
         """Fetch the archive of that version into a seekable file, with retries."""
@@ -169,6 +170,11 @@ class ServerApi:
     def _numbered(self, body: Json) -> Json:
         self._seq += 1
         body["skep"] = {"v": 1, "seq": self._seq}
+        return body
+
+    def _with_lease(self, body: Json) -> Json:
+        """Tells which lease this bot heard of last: so it may be given one that is claimed."""
+        self._numbered(body)["skep"]["lease"] = self.heard_lease
         return body
 
     def headers(self, *, renew: bool = False) -> dict[str, str]:

@@ -34,6 +34,9 @@ class Work:
         if lease.payload.get("noop"):
             p.lease.finish(lease, {})
             return
+        if lease.claim is not None:
+            self._obey_claim(lease.claim, lease)
+            return
         if not isinstance(lease.payload.get("task_id"), str):
             self._fail_lease(lease, "a lease without task_id")
             return

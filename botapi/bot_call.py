@@ -1,7 +1,7 @@
 """What handlers are given, and what they give back; no Flask here."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.rbe_config import RbeConfig, resolve
 from botapi.scheduler.idle_bots import IdleBot
 from botapi.scheduler.last_seen import LastSeen, RecentPolls
-from botapi.scheduler.offers import Offers
+from botapi.scheduler.offers import Offers, cannot_tell
 from botapi.secrets.vault import Vault
 from botapi.settings import Settings
 from botapi.store import codec
@@ -56,6 +56,7 @@ RBE_INSTANCE = "projects/local/instances/default"
 """Any stable name; bots reopen their lease session when it changes (bot-api 3.5)."""
 FRESH_MS = 60_000
 """Age up to which a session token is not made anew."""
+MAX_SEQ = 2**53
 MAX_STATE_BYTES = 128 * 1024
 """Most that is kept of what a bot says of itself."""
 
@@ -71,6 +72,8 @@ class Call:
     presented: Presented
     proof: Proof | None = None
     """What `presented` proves; None while nobody has looked."""
+    is_there: Callable[[], bool] = cannot_tell
+    """Has the caller not hung up, as far as the system knows?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +332,18 @@ def debug_info(call: Call) -> DebugInfo:
 def call_info(session_id: str, call: Call, identity: Identity, version: str = "") -> CallInfo:
     """The caller, as events and bots keep it."""
     return CallInfo(session_id, call.presented.peer_ip, identity.name, version)
+
+
+def call_number(skep: Mapping[str, Any] | None) -> int:
+    """The number of a call in its session, 0 when it has none (docs/extensions.md)."""
+    seq = (skep or {}).get("seq")
+    return seq if isinstance(seq, int) and 0 <= seq < MAX_SEQ else 0
+
+
+def heard_lease(skep: Mapping[str, Any] | None) -> str | None:
+    """The latest lease that the bot knows of, empty for none; None when it does not say so."""
+    lease = (skep or {}).get("lease")
+    return lease if isinstance(lease, str) else None
 
 
 def read_state(value: object) -> tuple[dict[str, Any], list[str]]:

@@ -60,9 +60,10 @@ from botapi.handlers import (
     task_token,
     task_update,
 )
+from botapi.scheduler.offers import cannot_tell
 from botapi.store.protocol import StoreError, TooLarge
 from botapi.wire_json import WireError, any_case, decoder, dumps
-from botapi.wsgi import TEXT_TYPE, Answer, BotRequest, Http
+from botapi.wsgi import IS_THERE, TEXT_TYPE, Answer, BotRequest, Http
 
 BOT_PATH = "/swarming/api/v1/bot"
 BLOB_PATH = "/skep/v1/blobs"
@@ -308,6 +309,7 @@ class BotRoutes:
             request_id=request_id,
             base_url=self._door.base_url(http),
             presented=self._door.caller(http),
+            is_there=http.environ.get(IS_THERE, cannot_tell),
         )
 
     def _without_session(self, route: Route, http: Http, rid: str) -> Said | Held[Reply]:

@@ -31,6 +31,7 @@ from botapi.admission import FIRST_WORDS
 from botapi.clock import SystemClock
 from botapi.concurrency import keep_native_locks
 from botapi.door import HeldAnswer
+from botapi.wsgi import IS_THERE
 
 MAX_CONNECTIONS = 20_000
 KEEPALIVE_S = 75
@@ -58,10 +59,15 @@ LOOP_HOLD_S = 0.02
 ONE_PIECE = 64 * 1024
 """A body up to so many bytes is sent together with the head of its answer."""
 
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds until the system asks whether a silent caller is still there, and between two tries, and
+how many: nobody claims a task for a machine that went away half a minute ago."""
 OWN_HEADERS = frozenset({"Content-Type", "X-Request-Id", "X-Content-Type-Options"})
 """Names that every answer has, and that say nothing about its length or connection."""
 
 log = logging.getLogger(__name__)
+
+_socket = gevent.monkey.get_original("socket", "socket")
 
 
 class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
@@ -124,6 +130,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _listen(self, sock: Any) -> "_Listener":  # noqa: ANN401 - gunicorn's socket
         sock.setblocking(1)
+        _notice_who_vanishes(sock)
         tls = gunicorn.sock.ssl_context(self.cfg) if self.cfg.is_ssl else None
         server = _Listener(sock, self._is_full, partial(self.handle, sock), tls)
         server.max_accept = SHARED_ACCEPT_AT_ONCE if self.cfg.workers > 1 else ACCEPT_AT_ONCE
@@ -195,6 +202,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         try:
             response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, Response)
             environ["wsgi.multithread"] = True
+            environ[IS_THERE] = _Line(sock.fileno(), sock.family).is_open
             if not self.alive:
                 response.force_close()
             answer = self.wsgi(environ, response.start_response)
@@ -276,6 +284,27 @@ class _Address:
     def getsockname(self) -> object:
         """As of a socket."""
         return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The connection of a call, while the call lasts."""
+
+    fd: int
+    family: int
+
+    def is_open(self) -> bool:
+        """Has the caller neither hung up nor said anything more?"""
+        client = _socket(self.family, socket.SOCK_STREAM, 0, self.fd)
+        try:
+            client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            client.detach()
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +428,15 @@ def _settle(cfg: Any) -> None:  # noqa: ANN401 - gunicorn's configuration
     """Make plain attributes of the settings: each look at one is a search otherwise."""
     own = {name: setting.get() for name, setting in cfg.settings.items()}
     vars(cfg).update({name: value for name, value in own.items() if not hasattr(type(cfg), name)})
+
+
+def _notice_who_vanishes(listener: socket.socket) -> None:
+    """What it accepts inherits this, as far as the system has it; other than TCP needs it not."""
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def queued_at(listener: socket.socket) -> int:

@@ -14,6 +14,8 @@ from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_content_length, get_host, get_input_stream
 
 TEXT_TYPE = "text/plain; charset=utf-8"
+IS_THERE = "skep.is_there"
+"""Where WSGI's environment has a function that tells whether the caller has not hung up."""
 
 
 class Readable(Protocol):

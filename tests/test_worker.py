@@ -21,6 +21,7 @@ from botapi.concurrency import Greenlets
 from botapi.door import HeldAnswer
 from botapi.settings import Settings
 from botapi.worker import ONE_PIECE, Response, Worker, _settle, waited_s
+from botapi.wsgi import IS_THERE
 
 TICK_S = 0.02
 """The kernel's clock for this is coarse."""
@@ -29,6 +30,11 @@ LENGTH_5 = [("Content-Type", "text/plain"), ("Content-Length", "5")]
 
 class Sent(list):
     """A socket that keeps each piece that is sent."""
+
+    family = socket.AF_INET
+
+    def fileno(self):
+        return -1
 
     def sendall(self, data):
         self.append(bytes(data))
@@ -126,7 +132,7 @@ def test_settled_settings_say_the_same():
     assert "keepalive" in vars(settled)
 
 
-class Broken:
+class Broken(Sent):
     """A socket whose other end is gone."""
 
     def sendall(self, _data):
@@ -188,6 +194,7 @@ class Server:
     def __init__(self):
         greenlets = Greenlets()
         self.done = greenlets.event()
+        self.lines = []
         self.worker = worker = Worker.__new__(Worker)
         worker.cfg, worker.alive, worker.wsgi = Config(), True, self.wsgi
         worker.cfg.set("keepalive", int(LONG_S))
@@ -206,6 +213,7 @@ class Server:
 
     def wsgi(self, environ, start_response):
         body = environ["wsgi.input"].read()
+        self.lines.append(environ[IS_THERE])
 
         def answer():
             return good({}, start_response) if body else []
@@ -299,6 +307,47 @@ def test_caller_that_hangs_up_while_it_is_held_leaves_no_word_in_the_log(server,
     server.done.set()
     until(lambda: server.worker._connections == server.worker._in_flight == 0)
     assert caplog.records == []
+
+
+def test_caller_is_there_until_it_hangs_up_or_says_more(server):
+    clients = []
+    for count in (1, 2, 3):
+        clients.append(server.call("held"))
+        until(lambda count=count: len(server.lines) == count)
+    waits, ends, speaks = clients
+    of_waits, of_ends, of_speaks = server.lines
+    assert [line() for line in server.lines] == [True] * 3
+    ends.close()
+    speaks.sendall(b"more")
+    until(lambda: not of_ends())
+    until(lambda: not of_speaks())
+    assert of_waits()
+    linger = socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+    waits.setsockopt(*linger)
+    waits.close()
+    until(lambda: not of_waits())
+    speaks.close()
+    server.done.set()
+    until(lambda: server.worker._connections == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has them inherited")
+def test_connection_to_a_machine_that_vanished_ends_within_half_a_minute(server):
+    client = server.call("held")
+    until(lambda: server.lines)
+    fd = server.lines[0].__self__.fd
+    kept = socket.socket(fileno=fd)
+    seen = [
+        kept.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in serving.KEEP_ALIVE
+    ]
+    asks = kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    kept.detach()
+    idle_s, apart_s, count = seen
+    assert asks
+    assert idle_s + apart_s * count <= 30
+    server.done.set()
+    answer_of(client)
+    client.close()
 
 
 def test_held_calls_count_where_connections_are_bounded(server, monkeypatch):

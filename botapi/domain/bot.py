@@ -84,6 +84,8 @@ class Bot:
     last_event_dedup_key: str = ""
     claim_seq: int = 0
     polls_before_claim: tuple[str, ...] = ()
+    given_lease: str = ""
+    """The lease of its task, if the server claimed it for the bot (docs/extensions.md)."""
     swaps: tuple[SessionSwap, ...] = ()
     past_sessions: tuple[str, ...] = ()
     """The sessions before this one: none of them takes the bot id back."""
@@ -108,6 +110,11 @@ class Bot:
     def health(self) -> Health:
         """Both reasons together."""
         return Health(self.quarantined, self.maintenance)
+
+    def has_missed_its_lease(self, heard: str | None) -> bool:
+        """Was a lease claimed for it whose answer it never saw? `heard` is the latest it knows,
+        None when it does not say."""
+        return bool(self.task_id) and heard is not None and self.given_lease not in {"", heard}
 
     @property
     def admin_complaints(self) -> list[str]:

@@ -112,8 +112,10 @@ class BotUpdate:
     task_flags: int = 0
     seq: int = 0
     """The number of a poll within its session, 0 for none (docs/extensions.md)."""
+    heard: str | None = None
+    """The latest lease that a polling bot knows of (docs/extensions.md)."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of Bot to set: epoch, swaps, claim_seq, note."""
+    """Further fields of Bot to set: epoch, swaps, claim_seq, given_lease, note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,9 @@ def is_stale(bot: Bot, update: BotUpdate) -> bool:
     """Does this call come too late to say anything of the bot, whatever its kind?
 
     A call of an older session, a handshake that is repeated under a run of its session, a
-    poll from before the latest claim. Who made the call judged by the bot as it was then;
-    this is asked once more of the bot as it is when the change is made.
+    poll from before the latest claim or by a bot that has not heard of it. Who made the call
+    judged by the bot as it was then; this is asked once more of the bot as it is when the
+    change is made.
     """
     if update.call is None or not bot.session_id:
         return False
@@ -187,6 +190,7 @@ def is_stale(bot: Bot, update: BotUpdate) -> bool:
         is_repeat = session_id == bot.session_id and bool(bot.task_id)
         return is_repeat or session_id in bot.past_sessions
     is_before_claim = 0 < update.seq < bot.claim_seq
+    is_before_claim |= bot.has_missed_its_lease(update.heard)
     return session_id != bot.session_id or is_before_claim
 
 

@@ -20,7 +20,9 @@ from botapi.bot_call import (
     Call,
     Reply,
     call_info,
+    call_number,
     debug_info,
+    heard_lease,
     rbe_config,
     rbe_settings,
     read_state,
@@ -109,6 +111,12 @@ class _Facts:
         client = self.state.get("client")
         return isinstance(client, Mapping) and client.get("name") == "skep"
 
+    def has_missed_its_lease(self, heard: str | None) -> bool:
+        """Was a lease claimed for the bot in an answer that this process of it never saw?"""
+        if self.stored is None or self.token is not Presented.VALID:
+            return False
+        return self.stored.has_missed_its_lease(heard)
+
 
 def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     """Answer with the command of bot-api 3.2, and keep what the bot says of itself."""
@@ -128,6 +136,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         known_version=server.archives.knows(version) or bool(facts.group.archive_pin),
     )
     expected = server.expected_version(facts.bot_id, facts.group, call)
+    heard = heard_lease(request.skep)
     decision = decide(
         PollFacts(
             token=facts.token,
@@ -141,6 +150,8 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
             rbe_idle=facts.state.get("rbe_idle") is True,
         )
     )
+    if facts.has_missed_its_lease(heard):
+        decision = Work(idle=False)  # nothing before it has asked for that lease again
     state = explain_in_state(facts.state, health)
     changes = _changes(facts, call, foreign=foreign and version != expected)
     update = BotUpdate(
@@ -152,7 +163,8 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         call=call_info(_session_id(facts), call, facts.identity, version),
         health=own,
         owners=facts.group.owners,
-        seq=_seq(request),
+        seq=call_number(request.skep),
+        heard=heard,
         changes=changes,
     )
     uuid = request.request_uuid or ""
@@ -287,12 +299,6 @@ def _session_of(
     if is_expired(session, call.now_ms) or is_too_old(session, call.now_ms):
         return Presented.BROKEN, None
     return Presented.VALID, session
-
-
-def _seq(request: PollRequest) -> int:
-    """The number of the poll within its session, 0 when it says none."""
-    seq = (request.skep or {}).get("seq")
-    return seq if isinstance(seq, int) else 0
 
 
 def _refuse_stale(stored: Bot | None, request: PollRequest) -> None:

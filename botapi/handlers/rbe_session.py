@@ -1,19 +1,34 @@
 """The lease channel: opened, held for work, kept alive, closed (bot-api 1.11, 3.5)."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from botapi.auth.botsession import SESSION_LIFE_MS, Session
-from botapi.bot_call import FRESH_MS, BotCall, BotServer, Reply, SessionCall
+from botapi.auth.credentials import Presented
+from botapi.bot_call import (
+    FRESH_MS,
+    BotCall,
+    BotServer,
+    Call,
+    Reply,
+    SessionCall,
+    call_info,
+    call_number,
+    heard_lease,
+)
 from botapi.concurrency import Held
 from botapi.domain.errors import Code, Refusal
-from botapi.domain.names import run_id
+from botapi.domain.names import parse_task_id, run_id
 from botapi.domain.task import Offer, TaskState
+from botapi.manifest import ClaimedBy, claim_answer
 from botapi.scheduler.idle_bots import IdleBot
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Outage, join_key
+from botapi.transactions.claim_slice import Claimant, Claimed
+from botapi.transactions.create_task import pending_slice
 from botapi.transactions.lease_session import close_lease_session, open_lease_session
 from botapi.transactions.offer_lease import outstanding_offer, return_offer
 
@@ -78,11 +93,13 @@ class UpdateRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """What is kept of a call while it is held."""
+    """What is kept of a call while it is held. `claimant`: what it gets may be claimed for it."""
 
     session: Session
     base_url: str
     is_ours: bool
+    is_there: Callable[[], bool]
+    claimant: Claimant | None
 
 
 def create(server: BotServer, call: BotCall, request: CreateRequest) -> Reply:  # noqa: ARG001
@@ -112,7 +129,13 @@ def update(server: BotServer, call: SessionCall, request: UpdateRequest) -> Repl
     Held only with status OK and no ACTIVE lease, and never with `nonblocking`. A status
     other than OK never gets a lease.
     """
-    caller = _Caller(call.session, call.call.base_url, is_ours=request.skep is not None)
+    caller = _Caller(
+        call.session,
+        call.call.base_url,
+        is_ours=request.skep is not None,
+        is_there=call.call.is_there,
+        claimant=_claimant(server, call, request),
+    )
     bot = _still_idle(server, call, request)
     if bot is not None:
         return _held(server, caller, bot, _body(server, call))
@@ -137,10 +160,43 @@ def update(server: BotServer, call: SessionCall, request: UpdateRequest) -> Repl
     bot = _idle_bot(server, known, session, hints)
     if status != "OK":
         return Reply(body | _without_work(server, caller, bot))
-    offer = _offer_of(server, session)
+    offer = _missed_offer(server, known, request) or _offer_of(server, session)
     if offer is not None:
         return Reply(body | {"lease": _lease(offer)})
     return _held(server, caller, bot, body, at_once=bool(request.nonblocking))
+
+
+def _claimant(server: BotServer, call: SessionCall, request: UpdateRequest) -> Claimant | None:
+    """For whom a claim may be made with the offer: a bot that says which lease it knows."""
+    if heard_lease(request.skep) is None:
+        return None
+    session = call.session
+    return Claimant(
+        bot_id=session.bot_id,
+        session_id=session.session_id,
+        seq=call_number(request.skep),
+        recent_polls=server.polls.of(session.bot_id, session.session_id),
+        call=call_info(session.session_id, call.call, call.identity),
+        logs_cloud_project=session.bot_config.logs_cloud_project,
+        stamp=server.stamp(call.call),
+    )
+
+
+def _missed_offer(server: BotServer, call: BotCall, request: UpdateRequest) -> Offer | None:
+    """The lease that was claimed for this bot in an answer that it has not seen.
+
+    It claims by itself then, which changes nothing and gives it the manifest.
+    """
+    bot = call.bot
+    if not bot.has_missed_its_lease(heard_lease(request.skep)):
+        return None
+    key = codec.task_key(parse_task_id(bot.task_id))
+    task_doc, req = (*server.store.get(codec.TASK, key), *server.store.get(codec.REQ, key))
+    if task_doc is None or req is None:
+        return None
+    task = codec.read_task(task_doc)
+    pending = pending_slice(codec.read_request(req), task.slice_index)
+    return Offer(bot.given_lease, bot.bot_id, task.started_ms, pending)
 
 
 def _body(server: BotServer, call: SessionCall) -> dict[str, object]:
@@ -287,17 +343,41 @@ def _held(
     """
     dims = frozenset[str]() if _all_asleep(server) else bot.dimensions
     hold_s = 0.0 if at_once else _hold_s(server, caller, bot, may_work=bool(dims))
-    waiter = server.offers.begin(bot.bot_id, bot.lease_session_id, dims, hold_s)
+    waiter = server.offers.begin(
+        bot.bot_id,
+        bot.lease_session_id,
+        dims,
+        hold_s,
+        is_there=caller.is_there,
+        claimant=caller.claimant,
+    )
 
     def reply() -> Reply:
         offer = server.offers.end(waiter)
         if offer is not None:
-            return Reply(body | {"lease": _lease(offer)})
+            return Reply(body | {"lease": _lease(offer)} | _claimed(server, caller, waiter.claimed))
         if dims and not waiter.done.is_set():
             server.offers.idle.keep(bot)
         return Reply(body | _without_work(server, caller, bot))
 
     return Held(waiter.done, waiter.wait_s, reply)
+
+
+def _claimed(server: BotServer, caller: _Caller, claimed: Claimed | None) -> dict[str, object]:
+    """The answer to the claim that was made for the bot (docs/extensions.md), if one was."""
+    if claimed is None or caller.claimant is None:
+        return {}
+    said = caller.claimant.call
+    call = Call(
+        now_ms=server.clock.now_ms(),
+        request_id=caller.claimant.stamp.event_id,
+        base_url=caller.base_url,
+        presented=Presented(said.external_ip),
+    )
+    by = ClaimedBy(caller.session, call, said.authenticated_as, is_ours=True)
+    answer = claim_answer(server, by, claimed)
+    session = {"session": answer.pop("session")} if "session" in answer else {}
+    return session | {"skep": {"claim": answer}}
 
 
 def _hold_s(server: BotServer, caller: _Caller, bot: IdleBot, *, may_work: bool) -> float:

@@ -10,12 +10,16 @@ looked at again every `RECHECK_S`.
 
 Where transactions commit in groups a round does not wait for the hint: it is asked for with the
 task (`expect`), and so both share one commit. The hint that follows is about a slice that is
-given away already: one read by key tells.
+given away already: one read by key tells. There, and where the store is in this process, the round
+also claims for the bots that want it (docs/extensions.md): elsewhere each claim would be several
+round trips in which other bots' offers wait.
 """
 
 import logging
 from _thread import LockType
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from math import floor, log2
 
 from botapi.clock import Clock, Rng, SystemRng
@@ -25,11 +29,8 @@ from botapi.domain.task import Offer
 from botapi.scheduler.idle_bots import IdleBots
 from botapi.store import codec
 from botapi.store.protocol import Key, Store, StoreError
-from botapi.transactions.offer_lease import (
-    Offered,
-    Waiting,
-    offer_leases,
-)
+from botapi.transactions.claim_slice import Claimant, Claimed
+from botapi.transactions.offer_lease import Offered, Waiting, offer_leases
 
 RECHECK_S = 15.0
 FIRST_LOOK_S = 0.5
@@ -44,16 +45,24 @@ PHASE_S = 1.0
 """The processes of a machine have their moments at times of their own."""
 MAX_ROUND = 64
 """Most bots served in one transaction."""
+MAX_CLAIMS = 8
+"""Most of them for which it claims as well; the others claim themselves."""
 _QUEUE_PAGE = 1_000
 
 log = logging.getLogger(__name__)
+
+
+def cannot_tell() -> bool:
+    """Whether a caller is there still, where nobody looks at its connection."""
+    return True
 
 
 @dataclass(slots=True)
 class Waiter:
     """One held call. `offer` is set before `done` is. An impatient one ends with its round.
 
-    Its caller waits for `done`, `wait_s` at most.
+    Its caller waits for `done`, `wait_s` at most; `is_there` tells whether it has hung up.
+    `claimed`: the offer is claimed for it already.
     """
 
     bot_id: str
@@ -62,8 +71,11 @@ class Waiter:
     done: Event
     queue_keys: frozenset[Key]
     is_patient: bool
+    is_there: Callable[[], bool]
+    claimant: Claimant | None = None
     wait_s: float = 0.0
     offer: Offer | None = None
+    claimed: Claimed | None = None
 
 
 @dataclass(slots=True)
@@ -122,6 +134,7 @@ class Offers:
         declared = store.capabilities()
         self._must_look = declared.shared and not declared.push_wakeup
         self._may_expect = declared.group_commit
+        self.may_claim = declared.group_commit or not declared.shared
         self._expected: set[Key] = set()
         self._given_early: set[Key] = set()
         self._look_s = FIRST_LOOK_S
@@ -142,17 +155,33 @@ class Offers:
         self._unsubscribe = store.subscribe(self._hear)
 
     def begin(
-        self, bot_id: str, lease_session_id: str, dimensions: frozenset[str], timeout_s: float
+        self,
+        bot_id: str,
+        lease_session_id: str,
+        dimensions: frozenset[str],
+        timeout_s: float,
+        *,
+        is_there: Callable[[], bool] = cannot_tell,
+        claimant: Claimant | None = None,
     ) -> Waiter:
         """A call that is held from now on, until `end`; nobody is held after `close`.
 
         With no time at all the caller gets what is there now. A second call for one bot
-        sends the first one home.
+        sends the first one home. With a `claimant` what it gets may be claimed already.
         """
         done = self._concurrency.event()
         known = len(self._queues.by_key)
         fitting = self._queues.fitting(dimensions)
-        waiter = Waiter(bot_id, lease_session_id, dimensions, done, fitting, timeout_s > 0)
+        waiter = Waiter(
+            bot_id,
+            lease_session_id,
+            dimensions,
+            done,
+            fitting,
+            timeout_s > 0,
+            is_there,
+            claimant,
+        )
         with self._lock:
             if self._closed:
                 return waiter
@@ -173,7 +202,7 @@ class Offers:
         return waiter
 
     def end(self, waiter: Waiter) -> Offer | None:
-        """The call is held no longer; what it got."""
+        """The call is held no longer; what it got, and whether it is `claimed`."""
         self._leave(waiter)
         return waiter.offer
 
@@ -326,6 +355,10 @@ class Offers:
         fitting = [w for w in waiters if not w.queue_keys.isdisjoint(hot)]
         self._dismiss([w for w in waiters if not w.is_patient and w.queue_keys.isdisjoint(hot)])
         chosen = fitting[:MAX_ROUND]
+        gone = [w for w in chosen if not w.is_there()]
+        if gone:
+            self._dismiss(gone)
+            return True
         ranges = sorted(key for key in hot if any(key in w.queue_keys for w in chosen))
         if not ranges:
             return False
@@ -333,7 +366,11 @@ class Offers:
             self._hot.difference_update(ranges)
             early = self._expected.intersection(ranges)
             self._expected -= early
-        waiting = [Waiting(w.bot_id, w.lease_session_id, w.queue_keys) for w in chosen]
+        claimants = self._claimants(chosen)
+        waiting = [
+            Waiting(w.bot_id, w.lease_session_id, w.queue_keys, claimants.get(w.bot_id))
+            for w in chosen
+        ]
         try:
             offered = offer_leases(self._store, ranges, waiting, self._clock.now_ms())
         except Exception:
@@ -348,6 +385,11 @@ class Offers:
         self._given_early |= early & given
         self._deliver(chosen, offered)
         return bool(offered.more) or len(fitting) > MAX_ROUND
+
+    def _claimants(self, chosen: list[Waiter]) -> dict[str, Claimant]:
+        """For whom this round claims."""
+        able = (w.claimant for w in chosen if w.claimant is not None and self.may_claim)
+        return {who.bot_id: who for who in islice(able, MAX_CLAIMS)}
 
     def _drop_empty(self) -> None:
         """Queues whose hint may be that of a slice which was given away with its own commit."""
@@ -364,11 +406,11 @@ class Offers:
         for waiter in chosen:
             offer = offered.offers.get(waiter.bot_id)
             if offer is not None:
-                self._give(waiter, offer)
+                self._give(waiter, offer, offered.claimed.get(waiter.bot_id))
             elif waiter.bot_id in offered.stale or not waiter.is_patient:
                 self._dismiss([waiter])
 
-    def _give(self, waiter: Waiter, offer: Offer) -> None:
+    def _give(self, waiter: Waiter, offer: Offer, claimed: Claimed | None) -> None:
         """Hand the offer to the bot's call: to a later one if this was sent home meanwhile."""
         with self._lock:
             held = self._waiters.get(waiter.bot_id)
@@ -376,7 +418,7 @@ class Offers:
                 held = waiter
             else:
                 del self._waiters[waiter.bot_id]
-        held.offer = offer
+        held.offer, held.claimed = offer, claimed
         held.done.set()
 
     def _dismiss(self, waiters: list[Waiter]) -> None:

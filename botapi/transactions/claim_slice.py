@@ -1,13 +1,13 @@
 """The claim: slice taken, task running, bot busy, in one step (bot-api 4.3)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botapi import __version__
 from botapi.domain.bot import TERMINATION_FLAG, Bot
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
 from botapi.domain.names import run_id
-from botapi.domain.task import Task, TaskRequest, TaskState, become
+from botapi.domain.task import PendingSlice, Task, TaskRequest, TaskState, become, lease_id
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
 from botapi.transactions.counted import count_claim
@@ -17,7 +17,10 @@ from botapi.transactions.update_bot import Stamp, stage_update
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a bot asks for. `dedup_key` is the bot's own claim id."""
+    """What a bot asks for. `dedup_key` is the bot's own claim id.
+
+    `given_lease`: the lease, when the server claims it for the bot (docs/extensions.md).
+    """
 
     bot_id: str
     task_id: str
@@ -27,6 +30,45 @@ class Claim:
     recent_polls: tuple[str, ...]
     call: CallInfo | None = None
     logs_cloud_project: str = ""
+    given_lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """A waiting bot for which the lease it gets is claimed at once (docs/extensions.md).
+
+    `stamp` and `call` are those of its held call.
+    """
+
+    bot_id: str
+    session_id: str
+    seq: int
+    recent_polls: tuple[str, ...]
+    call: CallInfo
+    logs_cloud_project: str
+    stamp: Stamp
+
+    def claim(self, pending: PendingSlice) -> Claim:
+        """As this bot would claim that slice."""
+        lease = lease_id(pending)
+        attempt = Attempt(
+            self.session_id, f"{self.bot_id}:{lease}", pending.slice_index, pending.shard
+        )
+        return Claim(
+            bot_id=self.bot_id,
+            task_id=pending.task_id,
+            attempt=attempt,
+            dedup_key=lease,
+            seq=self.seq,
+            recent_polls=self.recent_polls,
+            call=self.call,
+            logs_cloud_project=self.logs_cloud_project,
+            given_lease=lease,
+        )
+
+    def stamp_at(self, now_ms: int) -> Stamp:
+        """For the transaction that claims."""
+        return replace(self.stamp, now_ms=now_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +86,42 @@ class BotVanished(Exception):
 
 
 def claim_slice(store: Store, claim: Claim, stamp: Stamp) -> Claimed:
-    """Decide and write. The same claim again gets the same answer and writes nothing."""
+    """Decide and write. The same claim again gets the same answer and writes nothing.
+
+    Raises BotVanished.
+    """
+    return store.transact(lambda txn: stage_claim(txn, claim, stamp), label="claim_slice")
+
+
+def stage_claim(txn: Txn, claim: Claim, stamp: Stamp) -> Claimed:
+    """The same inside somebody's transaction."""
     key = codec.task_key(claim.task_id)
-
-    def work(txn: Txn) -> Claimed:
-        task_was, req, offer_doc, bot_doc = (
-            *txn.get(codec.TASK, key),
-            *txn.get(codec.REQ, key),
-            *txn.get(codec.OFFER, key),
-            *txn.get(codec.BOT, join_key(claim.bot_id)),
-        )
-        if bot_doc is None:
-            raise BotVanished(claim.bot_id)
-        if task_was is None or req is None:
-            return Claimed(Skip("no such task"))
-        task, request, bot = (
-            codec.read_task(task_was),
-            codec.read_request(req),
-            codec.read_bot(bot_doc),
-        )
-        offer = codec.read_offer(offer_doc) if offer_doc is not None else None
-        decision = decide(task, request, bot, offer, claim.attempt)
-        match decision:
-            case Run(is_retry=False) | Terminate(is_retry=False):
-                task = _stage_claim(txn, (task, task_was), request, (bot, bot_doc), claim, stamp)
-            case _:
-                pass
-        return Claimed(decision, task, request, bot)
-
-    return store.transact(work, label="claim_slice")
+    task_was, req, offer_doc, bot_doc = (
+        *txn.get(codec.TASK, key),
+        *txn.get(codec.REQ, key),
+        *txn.get(codec.OFFER, key),
+        *txn.get(codec.BOT, join_key(claim.bot_id)),
+    )
+    if bot_doc is None:
+        raise BotVanished(claim.bot_id)
+    if task_was is None or req is None:
+        return Claimed(Skip("no such task"))
+    task, request, bot = (
+        codec.read_task(task_was),
+        codec.read_request(req),
+        codec.read_bot(bot_doc),
+    )
+    offer = codec.read_offer(offer_doc) if offer_doc is not None else None
+    decision = decide(task, request, bot, offer, claim.attempt)
+    match decision:
+        case Run(is_retry=False) | Terminate(is_retry=False):
+            task = _stage_run(txn, (task, task_was), request, (bot, bot_doc), claim, stamp)
+        case _:
+            pass
+    return Claimed(decision, task, request, bot)
 
 
-def _stage_claim(
+def _stage_run(
     txn: Txn,
     task: tuple[Task, Doc],
     request: TaskRequest,
@@ -113,7 +159,11 @@ def _stage_claim(
         task_id=run_id(old.task_id),
         task_name=request.name,
         task_flags=TERMINATION_FLAG if terminates else 0,
-        changes={"claim_seq": claim.seq, "polls_before_claim": claim.recent_polls},
+        changes={
+            "claim_seq": claim.seq,
+            "polls_before_claim": claim.recent_polls,
+            "given_lease": claim.given_lease,
+        },
     )
     stage_update(txn, bot.bot_id, update, stamp, known=known)
     txn.notify(f"task!{old.task_id}")

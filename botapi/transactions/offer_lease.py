@@ -1,8 +1,12 @@
-"""Offers: pending slices given to waiting bots for a while, and what comes back unclaimed."""
+"""Offers: pending slices given to waiting bots for a while, and what comes back unclaimed.
+
+A bot that asks for it is given the claim with the offer, in one commit: then no offer stands.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from botapi.domain.claim import Run, Terminate
 from botapi.domain.matching import queue_of
 from botapi.domain.task import (
     MAX_OFFER_RETRIES,
@@ -14,25 +18,31 @@ from botapi.domain.task import (
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Doc, Key, Store, Txn, join_key
+from botapi.transactions.claim_slice import BotVanished, Claimant, Claimed, stage_claim
 from botapi.transactions.create_task import stage_queue
 from botapi.transactions.expire_slice import stage_next_slice
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A bot that waits for work, with the queues it can serve."""
+    """A bot that waits for work, with the queues it can serve.
+
+    `claimant`: what it gets is to be claimed for it.
+    """
 
     bot_id: str
     lease_session_id: str
     queue_keys: frozenset[Key]
+    claimant: Claimant | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What one round gave: offers by bot id, bots whose lease session is gone or has an
-    offer already, and the queues that may hold more."""
+    """What one round gave: offers by bot id, those of them that are claimed already, bots whose
+    lease session is gone or has an offer already, and the queues that may hold more."""
 
     offers: Mapping[str, Offer]
+    claimed: Mapping[str, Claimed]
     stale: frozenset[str]
     more: frozenset[Key]
 
@@ -51,6 +61,7 @@ def offer_leases(
         pending = sorted((codec.read_pending(doc) for doc in docs), key=lambda p: p.order)
         free = list(waiting)
         offers: dict[str, Offer] = {}
+        claimed: dict[str, Claimed] = {}
         stale: set[str] = set()
         for slot in pending:
             for bot in [b for b in free if slot.queue_key in b.queue_keys]:
@@ -59,10 +70,15 @@ def offer_leases(
                 if session is None:
                     stale.add(bot.bot_id)
                     continue
-                offers[bot.bot_id] = _stage_offer(txn, slot, session, now_ms)
+                claim = _stage_claim_of(txn, slot, bot, now_ms)
+                if claim is not None:
+                    claimed[bot.bot_id] = claim
+                    offers[bot.bot_id] = Offer(lease_id(slot), bot.bot_id, now_ms, slot)
+                else:
+                    offers[bot.bot_id] = _stage_offer(txn, slot, session, now_ms)
                 break
         more = _queues_with_more(queue_keys, pending, offers, limit)
-        return Offered(offers, frozenset(stale), more)
+        return Offered(offers, claimed, frozenset(stale), more)
 
     ranges = [codec.queue_range(key) for key in queue_keys]
     return store.take(codec.PEND, ranges, limit, work, label="offer_leases")
@@ -111,6 +127,18 @@ def _stage_offer(
     after = replace(session[0], offer_task=slot.task_id)
     txn.put(codec.LSESSION, codec.lease_session_doc(after, session[1]))
     return offer
+
+
+def _stage_claim_of(txn: Txn, slot: PendingSlice, bot: Waiting, now_ms: int) -> Claimed | None:
+    """The claim made for this bot; None when it is to ask itself, and be told why not."""
+    if bot.claimant is None:
+        return None
+    try:
+        claimed = stage_claim(txn, bot.claimant.claim(slot), bot.claimant.stamp_at(now_ms))
+    except BotVanished:
+        return None
+    is_new = claimed.decision in {Run(is_retry=False), Terminate(is_retry=False)}
+    return claimed if is_new else None
 
 
 def return_offer(store: Store, offer: Offer, now_ms: int, reason: str) -> bool:

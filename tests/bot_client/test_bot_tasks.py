@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.bot_client.conftest import BotProcess, wait_until
-from tests.fakes.scripted_server import Fault, ScriptedServer
+from tests.fakes.scripted_server import Call, Fault, ScriptedServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -32,6 +32,64 @@ def test_task_runs_with_three_calls_and_the_next_lease_in_the_last(
         "COMPLETED",
         False,
     )
+
+
+def test_claimed_lease_is_run_without_a_claim(bot: BotProcess, server: ScriptedServer) -> None:
+    server.claims_for_bots = True
+    bot.start_idle()
+    heard = [call.body["skep"]["lease"] for call in server.calls if _says_lease(call)]
+    assert set(heard) == {""}
+    seen = len(server.calls)
+    first, second = (server.submit([SH, "-c", f"echo {word}"]) for word in "ab")
+    assert bytes(server.wait_lease_done(first).output) == b"a\n"
+    assert bytes(server.wait_lease_done(second).output) == b"b\n"
+    names = [call.name for call in server.calls[seen:]]
+    assert names[:4] == ["task_update", "rbe/session/update"] * 2
+    heard = [call.body["skep"]["lease"] for call in server.calls[seen:] if _says_lease(call)]
+    assert heard[:2] == [f"lease-{first}", f"lease-{second}"]
+
+
+def _says_lease(call: Call) -> bool:
+    return call.name in {"poll", "rbe/session/update"}
+
+
+def test_bot_that_did_not_see_the_answer_does_not_say_that_it_heard(
+    bot: BotProcess, server: ScriptedServer
+) -> None:
+    server.claims_for_bots = True
+    server.loses_leases = 1
+    bot.start_idle()
+    seen = len(server.calls)
+    lost = server.submit(["/bin/true"])
+    server.wait_for(lambda: len(server.calls) > seen)
+    heard = server.submit(["/bin/true"])
+    server.wait_lease_done(heard)
+    said = [call.body["skep"]["lease"] for call in server.calls[seen:] if _says_lease(call)]
+    assert f"lease-{lost}" not in said
+    assert said[-1] == f"lease-{heard}"
+
+
+@pytest.mark.parametrize(
+    ("claim", "result"),
+    [
+        ({"cmd": "skip", "reason": "expired"}, {"skip_reason": "expired"}),
+        (
+            {"cmd": "dance"},
+            {"bot_internal_error": "claim: cannot understand command 'dance'"},
+        ),
+        ({}, {"bot_internal_error": "claim: cannot understand command None"}),
+    ],
+    ids=["skip", "unknown command", "no command"],
+)
+def test_claim_of_a_lease_that_tells_nothing_to_run_completes_it(
+    bot: BotProcess, server: ScriptedServer, claim: dict[str, str], result: dict[str, str]
+) -> None:
+    server.claims_for_bots = True
+    bot.start_idle()
+    server.claim_replies["000000000000001" + "1"] = claim
+    task_id = server.submit(["/bin/true"])
+    assert server.wait_lease_done(task_id).lease_done == result
+    assert not server.named("claim")
 
 
 def test_calls_are_numbered_without_gaps(bot: BotProcess, server: ScriptedServer) -> None:

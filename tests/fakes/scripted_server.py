@@ -76,6 +76,9 @@ class ScriptedServer:
         self.handshake_extra: Json = {}
         self.archives: dict[str, bytes] = {}
         self.skep: Json = {}
+        self.claims_for_bots = False
+        self.loses_leases = 0
+        """So many answers with a lease break off."""
         self.hold_s = 30.0
         self.tokens: dict[str, str] = {}
         self.secret_needed: str | None = None
@@ -323,7 +326,14 @@ class ScriptedServer:
                 payload: Json = {"task_id": _public(task)}
                 payload.update(task_to_run_shard=3, task_to_run_id=1)
                 reply["lease"] = {"id": task.lease_id, "state": "PENDING", "payload": payload}
+                if self.claims_for_bots:
+                    reply["skep"] = {**self.skep, "claim": self._claimed(task)}
         return reply
+
+    def _claimed(self, task: Task) -> Json:
+        run_id = task.manifest["task_id"]
+        run = {"cmd": "run", "task_id": run_id, "manifest": task.manifest}
+        return self.claim_replies.get(run_id, run)
 
 
 def _public(task: Task) -> str:
@@ -382,10 +392,18 @@ class _Handler(BaseHTTPRequestHandler):
             fault = server.faults[name].popleft() if server.faults[name] else None
         if fault is None:
             status, content = act(call)
-            self._send(status, content, {})
+            if server.loses_leases and isinstance(content, dict) and "lease" in content:
+                server.loses_leases -= 1
+                self._hang_up()
+            else:
+                self._send(status, content, {})
         else:
             self._misbehave(fault, call, act)
         server.notify()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _misbehave(self, fault: Fault, call: Call, act: Callable[[Call], tuple[int, Any]]) -> None:
         if fault.after:
@@ -394,8 +412,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server_ref.notify()
             self.server_ref._held.wait(LIMIT_S)
         if fault.drop or not fault.status:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._hang_up()
             return
         self._send(fault.status, fault.body, fault.headers)
 

@@ -20,6 +20,8 @@ class SimBot:
         self.secret = secret
         self.ours = ours
         self.seq = 0
+        self.heard: str | None = None
+        """The latest lease it was given; a bot that says it may be given one that is claimed."""
         self.dims = {"id": [bot_id], "os": ["Linux"], **(dims or {})}
         self.state: dict[str, Any] = {"sleep_streak": 0}
         if ours:
@@ -33,6 +35,8 @@ class SimBot:
         if self.ours:
             self.seq += 1
             body["skep"] = {"v": 1, "seq": self.seq}
+            if self.heard is not None and path in {"/poll", "/rbe/session/update"}:
+                body["skep"]["lease"] = self.heard
         body = {"session": self.session, **body}
         headers = {"Content-Type": JSON}
         if self.secret:

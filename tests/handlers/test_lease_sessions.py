@@ -41,9 +41,9 @@ def held(parts, monkeypatch):
     seen = []
     begin = parts.offers.begin
 
-    def watch(bot_id, lease_session_id, dimensions, timeout_s):
+    def watch(bot_id, lease_session_id, dimensions, timeout_s, **more):
         seen.append(timeout_s)
-        return begin(bot_id, lease_session_id, dimensions, 0.0)
+        return begin(bot_id, lease_session_id, dimensions, 0.0, **more)
 
     monkeypatch.setattr(parts.offers, "begin", watch)
     return seen

@@ -7,11 +7,13 @@ import pytest
 
 from botapi.clock import SystemRng
 from botapi.concurrency import Threads as ThreadForm
+from botapi.domain.bot_event import CallInfo
 from botapi.domain.matching import queue_of
 from botapi.scheduler import offers as offering
 from botapi.scheduler.offers import (
     FIRST_LOOK_S,
     LONGEST_LOOK_S,
+    MAX_CLAIMS,
     MAX_ROUND,
     RECHECK_S,
     TOGETHER,
@@ -20,12 +22,14 @@ from botapi.scheduler.offers import (
 from botapi.store import codec
 from botapi.store.protocol import Capabilities, Conflict
 from botapi.transactions.cancel_task import Actor
+from botapi.transactions.claim_slice import Claimant
 from botapi.transactions.create_task import create_task
 from botapi.transactions.offer_lease import offer_leases
 from botapi.transactions.steer_bot import Steer, steer_bot
+from botapi.transactions.update_bot import Stamp
 from tests.factories import make_request, make_slice
 from tests.fakes.clock import FakeClock
-from tests.scheduler.conftest import HOLD_S, LIMIT_S, connect, wait
+from tests.scheduler.conftest import HOLD_S, KEEP_MS, LIMIT_S, connect, wait
 from tests.transactions.stores import open_store
 
 
@@ -82,6 +86,45 @@ def until(condition):
             return
         tick.wait(0.005)
     raise AssertionError("not within its limit")
+
+
+def claimant(bot_id, clock):
+    call = CallInfo(f"{bot_id}/1", "127.0.0.1", "bot:test")
+    stamp = Stamp(clock.now_ms(), f"given-{bot_id}", KEEP_MS)
+    return Claimant(bot_id, call.session_id, 2, (), call, "", stamp)
+
+
+def asking(offers, store, clock, bot_id, *, is_there=lambda: True):
+    """A held call of a bot for which a lease may be claimed."""
+    flat = connect(store, bot_id, clock.now_ms())
+    by = claimant(bot_id, clock)
+    return offers.begin(bot_id, f"ls-{bot_id}", flat, HOLD_S, is_there=is_there, claimant=by)
+
+
+def test_round_claims_for_a_few_bots_and_makes_the_others_an_offer(store, clock, offers):
+    offers.may_claim = True
+    requests = [submit(store, clock, number) for number in range(MAX_CLAIMS + 2)]
+    waiters = [asking(offers, store, clock, f"vm{number}") for number in range(MAX_CLAIMS + 2)]
+    until(lambda: all(waiter.offer for waiter in waiters))
+    given = {waiter.offer.pending.task_id: waiter for waiter in waiters}
+    assert sorted(given) == sorted(request.task_id for request in requests)
+    for task_id, waiter in given.items():
+        (doc,) = store.get(codec.TASK, codec.task_key(task_id))
+        (offer,) = store.get(codec.OFFER, codec.task_key(task_id))
+        assert codec.read_task(doc).state == ("RUNNING" if waiter.claimed else "PENDING")
+        assert (offer is None) is (waiter.claimed is not None)
+    assert sum(waiter.claimed is not None for waiter in waiters) >= MAX_CLAIMS
+
+
+def test_bot_that_has_hung_up_is_given_nothing_and_its_call_ends(store, clock, offers):
+    gone = asking(offers, store, clock, "vm1", is_there=lambda: False)
+    there = asking(offers, store, clock, "vm2")
+    request = submit(store, clock)
+    until(lambda: there.offer is not None)
+    assert gone.done.is_set()
+    assert gone.offer is None
+    assert there.offer.pending.task_id == request.task_id
+    assert offers.waiting_count() == 0
 
 
 def test_one_task_wakes_exactly_one_of_many_waiting_bots(store, clock, offers, threads):

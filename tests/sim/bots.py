@@ -44,6 +44,8 @@ class Bot:
         self.session_id = ""
         self.token = None
         self.seq = 0
+        self.heard = ""
+        self.takes_claims = self.random.random() < 0.7
         self.held = ""
         self.is_running = False
         self.has_swapped = False
@@ -84,6 +86,8 @@ class Bot:
         self.seq += 1
         if path not in {"/event", "/task_error"}:
             fields["skep"] = {"v": 1, "seq": self.seq}
+        if path in {"/poll", "/rbe/session/update"} and self.takes_claims:
+            fields["skep"]["lease"] = self.heard
         for left in reversed(range(tries)):
             answer = yield from self._send(path, timeout_s, note, **fields)
             if answer.status in {401, 403}:
@@ -103,7 +107,7 @@ class Bot:
         while True:
             self.sessions += 1
             self.session_id = f"{self.name}/{self.sessions}"
-            self.token, self.seq, self.contact_at = None, 0, self.now
+            self.token, self.seq, self.heard, self.contact_at = None, 0, "", self.now
             try:
                 yield from self._live()
             except _Leave:
@@ -162,7 +166,9 @@ class Bot:
             self.poll_at = 0.0
         lease = answer.body.get("lease")
         if lease is not None and lease["state"] == "PENDING":
-            self.finished = yield from self._work(lease)
+            self.heard = lease["id"]
+            claim = (answer.body.get("skep") or {}).get("claim")
+            self.finished = yield from self._work(lease, claim)
             if self.random.random() < self.sim.plan.restart:
                 raise _Restart
         elif self.random.random() < self.sim.plan.leave:
@@ -250,39 +256,45 @@ class Bot:
             self._say("drop", self.held)
             self.held = ""
 
-    def _work(self, lease):
-        """Claim and run; the report of the lease."""
+    def _work(self, lease, claim):
+        """Claim, unless the lease came with the answer, and run; the report of the lease."""
         slot = lease["payload"]
         report = {"id": lease["id"], "state": "COMPLETED"}
         if self.random.random() < self.sim.plan.ignore_lease:
             return None if self.random.random() < 0.5 else {**report, "bot_internal_error": "no"}
-        if self.random.random() < self.sim.plan.slow_claim:
+        if claim is None and self.random.random() < self.sim.plan.slow_claim:
             yield Sleep(self.random.uniform(5, 30))
         self.held = slot["task_id"][:-1] + "1"
         self._say("hold", self.held)
         try:
-            answer = yield from self._call(
+            if claim is None:
+                answer = yield from self._claim(lease["id"], slot)
+                if answer.status != 200:
+                    return {**report, "bot_internal_error": f"claim failed: {answer.status}"}
+                claim = answer.body
+            if claim["cmd"] == "run":
+                yield from self._run(claim["manifest"], lease)
+            elif claim["cmd"] == "terminate":
+                yield from self._terminate(claim["task_id"])
+            else:
+                return {**report, "skip_reason": claim["reason"]}
+            return report
+        finally:
+            self._drop()
+
+    def _claim(self, lease_id, slot):
+        return (
+            yield from self._call(
                 "/claim",
                 tries=self.random.choice((1, 3, 6)),
-                note=(self.held, lease["id"]),
-                claim_id=lease["id"],
+                note=(self.held, lease_id),
+                claim_id=lease_id,
                 task_id=slot["task_id"],
                 task_to_run_shard=slot["task_to_run_shard"],
                 task_to_run_id=slot["task_to_run_id"],
                 state=self._state(),
             )
-            if answer.status != 200:
-                return {**report, "bot_internal_error": f"claim failed: {answer.status}"}
-            command = answer.body["cmd"]
-            if command == "run":
-                yield from self._run(answer.body["manifest"], lease)
-            elif command == "terminate":
-                yield from self._terminate(answer.body["task_id"])
-            else:
-                return {**report, "skip_reason": answer.body["reason"]}
-            return report
-        finally:
-            self._drop()
+        )
 
     def _meddle(self):
         """Report on a run of somebody else; nothing must come of it."""

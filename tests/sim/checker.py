@@ -135,8 +135,9 @@ class Checker:
         for kind in ("bot", "req", "pend", "task", "out", "outpos", "event", "offer"):
             for key, before, after in groups.get(kind, ()):
                 self._DOCUMENTS[kind](self, label, by, key, before, after)
-        if "offer" in groups:
-            self._order(groups["offer"])
+        if label == "offer_leases":
+            left = groups.get("pend", ())
+            self._order(_decode(was.body) for _key, was, after in left if after is None)
 
     def _bot(self, _label, _by, key, _before, after):
         if after is None:
@@ -196,12 +197,9 @@ class Checker:
         else:
             self.pend[key] = _decode(after.body)
 
-    def _order(self, offers):
-        """Q1: what was just offered stood before everything that still waits in its queue."""
-        for _key, before, after in offers:
-            if after is None or before is not None:
-                continue
-            slot = _decode(after.body)["pending"]
+    def _order(self, given):
+        """Q1: what was just given stood before everything that still waits in its queue."""
+        for slot in given:
             mine = self._rank(slot)
             for other in self.pend.values():
                 if other["queue_key"] == slot["queue_key"] and self._rank(other) < mine:

@@ -253,7 +253,7 @@ MUTANTS = {
             "if task.slice_index",
         ),
         (
-            f"{_CLAIM}:_stage_claim",
+            f"{_CLAIM}:_stage_run",
             "txn.delete(codec.DUE, codec.due_key(",
             "str(codec.due_key(",
         ),
@@ -336,9 +336,17 @@ MUTANTS = {
             "str(codec.pend_doc(replace(",
         ),
     ),
+    "claim is not said again": _mutant(
+        "L1",
+        (
+            "botapi.handlers.rbe_session:_missed_offer",
+            "if not bot.has_missed_its_lease(heard_lease(request.skep)):",
+            "if True:",
+        ),
+    ),
     "timer left over": _mutant(
         "L2",
-        (f"{_CLAIM}:_stage_claim", "txn.delete(codec.DUE, codec.due_key(", "str(codec.due_key("),
+        (f"{_CLAIM}:_stage_run", "txn.delete(codec.DUE, codec.due_key(", "str(codec.due_key("),
     ),
     "archive of no release": _mutant(
         "D1",

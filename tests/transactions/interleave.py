@@ -30,6 +30,12 @@ class _Txn:
         self._reads.append((kind, keys, docs))
         return docs
 
+    def heads(self, kind, ranges, n):
+        """What `take` gives: read one after the other, as by key."""
+        scan = self._inner.scan_keys
+        keys = [key for lo, hi in ranges for key in scan(kind, lo, hi, limit=n)]
+        return [doc for doc in self.get(kind, *keys) if doc is not None]
+
     def put(self, kind, doc):
         self._writes.append(lambda txn: txn.put(kind, doc))
 
@@ -60,6 +66,9 @@ class Interleaved:
         self._inner, self._turn = inner, turn
         for name in ("get", "scan", "scan_keys", "find", "count"):
             setattr(self, name, getattr(inner, name))
+
+    def take(self, kind, ranges, n, fn, *, label):
+        return self.transact(lambda txn: fn(txn, txn.heads(kind, ranges, n)), label=label)
 
     def transact(self, fn, *, label, deadline_s=10.0):
         while True:

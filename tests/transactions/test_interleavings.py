@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import pytest
 
+from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Run, Skip
 from botapi.domain.completion import EndedBy, Ending
+from botapi.domain.matching import queue_of
 from botapi.domain.names import new_request_id, run_id, task_id
 from botapi.domain.task import TaskState, is_final
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.bot_missing import bot_missing, kill_ignored, run_missing
 from botapi.transactions.cancel_task import Actor, cancel_task
-from botapi.transactions.claim_slice import BotVanished
+from botapi.transactions.claim_slice import BotVanished, Claimant
 from botapi.transactions.create_task import ParentEnded, create_task
 from botapi.transactions.delete_bot import delete_bot
 from botapi.transactions.delete_queue import delete_queue
@@ -23,7 +25,7 @@ from botapi.transactions.offer_lease import Waiting, offer_leases, return_offer
 from botapi.transactions.retry_task import retry_task
 from botapi.transactions.skip_slice import skip_slice
 from botapi.transactions.terminate_bot import terminate_bot, termination_request
-from botapi.transactions.update_bot import Stamp
+from botapi.transactions.update_bot import Stamp, update_bot
 from botapi.transactions.update_task import NotCurrent, Progress, update_task
 from tests.factories import make_request, make_slice
 from tests.scheduler.conftest import KEEP_MS, claim, connect
@@ -115,6 +117,14 @@ class Situation:
         except BotVanished:
             return Skip("deleted")
 
+    def is_given(self, store):
+        """A round of offers that claims for the bot; what it claimed, None for nothing."""
+        call = CallInfo(f"{self.bot_id}/1", "127.0.0.1", "bot:test")
+        by = Claimant(self.bot_id, call.session_id, 2, (), call, "", self.stamp("given"))
+        queue = codec.queue_key(queue_of(self.request.slices[0].dimensions))
+        waiting = [Waiting(self.bot_id, f"ls-{self.bot_id}", frozenset({queue}), by)]
+        return offer_leases(store, [queue], waiting, NOW).claimed.get(self.bot_id)
+
     def cancels(self, store, name="alice", *, kill=False):
         actor = Actor(name, "", f"{name}-{self.request.task_id}")
         return cancel_task(store, self.request.task_id, actor, kill_running=kill, now_ms=NOW)
@@ -176,6 +186,76 @@ def test_every_order_of_cancel_and_claim_has_one_winner(stage):
         assert at.is_tidy()
 
     stage.every(Stage.pending, Situation.claims, Situation.cancels, check)
+
+
+def only_for_its_bot(stage):
+    """A pending task that no other bot fits."""
+    bot_id = stage.bot()
+    dims = {"pool": ("default",), "id": (bot_id,)}
+    return stage.task(slices=[make_slice(dimensions=dims)]).on(bot_id)
+
+
+def both_are_met(stage, other, check):
+    """A round of offers that claims, against another act; each of them comes first once."""
+    seen = set()
+
+    def look(at, results):
+        seen.add(results[0] is None)
+        check(at, results)
+
+    stage.every(only_for_its_bot, Situation.is_given, other, look)
+    assert seen == {True, False}
+
+
+def test_every_order_of_cancel_and_a_round_that_claims_has_one_winner(stage):
+    def check(at, results):
+        given, canceled = results
+        assert canceled.canceled is (given is None)
+        assert at.task().state == ("CANCELED" if given is None else "RUNNING")
+        assert at.bot().task_id == ("" if given is None else run_id(at.request.task_id))
+        assert at.is_tidy()
+
+    both_are_met(stage, Situation.cancels, check)
+
+
+def test_every_order_of_expiry_and_a_round_that_claims_has_one_winner(stage):
+    def check(at, results):
+        given, _ = results
+        assert at.task().state == ("EXPIRED" if given is None else "RUNNING")
+        assert at.is_tidy()
+
+    both_are_met(stage, Situation.expires, check)
+
+
+def test_every_order_of_a_new_session_and_a_round_that_claims_leaves_no_run_alone(stage):
+    """Either the new session finds the run and abandons it, or nothing is claimed for the old."""
+
+    def connects(at, store):
+        session = f"{at.bot_id}/2"
+        call = CallInfo(session, "127.0.0.1", "bot:test", "v1")
+        update = BotUpdate(EventKind.BOT_CONNECTED, dedup_key=session, call=call)
+        return update_bot(store, at.bot_id, update, at.stamp("again"))
+
+    def check(at, results):
+        given, _ = results
+        assert at.bot().task_id == ""
+        if given is not None:
+            assert at.task().state == "BOT_DIED"
+            assert at.is_tidy()
+        else:
+            assert at.task().state == "PENDING"
+            assert at.claims(at.store) == Skip("another process took this bot id over")
+
+    both_are_met(stage, connects, check)
+
+
+def test_every_order_of_deleting_a_bot_and_a_round_that_claims_leaves_no_run_alone(stage):
+    def check(at, results):
+        given, _ = results
+        assert at.bot() is None
+        assert at.task().state == ("PENDING" if given is None else "BOT_DIED")
+
+    both_are_met(stage, Situation.deleted, check)
 
 
 @pytest.mark.spec("5.9.1.2")
