@@ -202,7 +202,7 @@ def test_held_call_is_answered_ok_when_the_store_goes_away_meanwhile(parts, bot,
         monkeypatch.setattr(parts.config, "cached", away)
 
     begin = parts.offers.begin
-    monkeypatch.setattr(parts.offers, "begin", lambda *call: begin(*call[:3], 0.0))
+    monkeypatch.setattr(parts.offers, "begin", lambda *call, **more: begin(*call[:3], 0.0, **more))
     monkeypatch.setattr(parts.offers, "end", end)
     reply = bot.update(nonblocking=False, skep={})
     assert sorted(reply) == ["session", "status"]
