@@ -12,6 +12,9 @@ from botapi.concurrency import Concurrency, Event, native_lock
 from botapi.store.protocol import Store
 
 LOOK_AGAIN_S = 2.0
+FIRST_LOOK_S = 0.001
+"""Before the first look, which hardly ever finds an end: whoever waits has just made the task, or
+knows that it goes on, and the bot that gets it is to be answered first."""
 TOPIC = "task!"
 
 Look = Callable[[Collection[str]], bool]
@@ -37,7 +40,7 @@ class Waits:
         self._unsubscribe = store.subscribe(self._hear)
 
     def until(self, task_ids: Collection[str], timeout_s: float, look: Look) -> bool:
-        """Call `look` now and at every change until it says True; False after `timeout_s`.
+        """Call `look` soon and at every change until it says True; False after `timeout_s`.
 
         The first call and those after a possibly lost hint are given all the tasks. After
         `close` nobody is held any more: `look` is called once.
@@ -47,6 +50,7 @@ class Waits:
         waiter = _Waiter(self._concurrency.event(), frozenset(task_ids))
         self._enter(waiter)
         try:
+            self._concurrency.sleep(FIRST_LOOK_S)
             return self._wait(waiter, timeout_s, look)
         finally:
             self._leave(waiter)

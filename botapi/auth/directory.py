@@ -1,8 +1,8 @@
 """Who somebody is and what was granted to them: API keys, users and sessions of one process.
 
-A request with an API key costs one read by key. Users are remembered until the store
-notifies a change of one, and at most two seconds without; what the configuration grants is
-remembered for one revision of it.
+Keys and users are remembered until the store notifies a change of one, and at most two seconds
+without; what the configuration grants is remembered for one revision of it. A key that is not
+there is not remembered: a new one is good at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ KIND = "user"
 TOPIC = "user"
 SESSIONS = "session"
 MAX_REMEMBERED = 10_000
-"""People whose records and grants a process remembers at one time."""
+"""People whose records and grants, and keys, a process remembers at one time."""
 LOOK_AGAIN_S = 2.0
 """Longest that a process goes by what it remembers, should a notification be lost."""
 SESSION_LIFE_S = 12 * 3600
@@ -107,6 +107,7 @@ class Directory:
     rules: Callable[[], AccessRules]
     clock: Clock
     _users: dict[str, User | None] = field(default_factory=dict)
+    _keys: dict[str, ApiKey] = field(default_factory=dict)
     _granted: dict[str, frozenset[Grant]] = field(default_factory=dict)
     _granted_by: AccessRules | None = None
     _forgot_at: float = 0.0
@@ -116,7 +117,7 @@ class Directory:
     def of_api_key(self, presented: str) -> tuple[ApiKey, Caller]:
         """Whose key it is. Raises Refusal UNAUTHENTICATED in one wording."""
         now_ms = self.clock.now_ms()
-        key = authenticate(self.store, presented, now_ms=now_ms)
+        key = authenticate(self._key, presented, now_ms=now_ms)
         caller = self.of_key(key)
         if caller is None:
             raise bad_api_key()
@@ -159,9 +160,7 @@ class Directory:
 
     def user(self, identity: str) -> User | None:
         """What is stored of a person, at most two seconds old; None for nothing."""
-        now = self.clock.monotonic()
-        if now - self._forgot_at >= LOOK_AGAIN_S:
-            self._users, self._forgot_at = {}, now
+        self._forget_the_old()
         known, at = self._users, user_key(identity)
         if at not in known:
             if len(known) >= MAX_REMEMBERED:
@@ -170,9 +169,9 @@ class Directory:
         return known[at]
 
     def hear(self, topic: str) -> None:
-        """Forget the people when one of them changed, here or elsewhere."""
+        """Forget people and keys when one of them changed, here or elsewhere."""
         if topic in {TOPIC, "*"}:
-            self._users = {}
+            self._users, self._keys = {}, {}
 
     def take_used(self) -> dict[str, int]:
         """When keys were used since the last time, by key id; empty until a minute has passed."""
@@ -187,9 +186,26 @@ class Directory:
         if len(self._used) < MAX_REMEMBERED and now_ms - key.used_ms >= USED_EVERY_MS:
             self._used[key.key_id] = now_ms
 
+    def _forget_the_old(self) -> None:
+        now = self.clock.monotonic()
+        if now - self._forgot_at >= LOOK_AGAIN_S:
+            self._users, self._keys, self._forgot_at = {}, {}, now
+
+    def _key(self, key_id: str) -> ApiKey | None:
+        """What is stored of a key, at most two seconds old; None for nothing."""
+        self._forget_the_old()
+        known = self._keys  # a change since then made it void
+        if key_id not in known:
+            (doc,) = self.store.get(API_KEYS, key_id)
+            if doc is None:
+                return None
+            if len(known) >= MAX_REMEMBERED:
+                known.clear()
+            known[key_id] = read_api_key(key_id, doc.body)
+        return known[key_id]
+
     def _good_key(self, key_id: str) -> ApiKey | None:
-        (doc,) = self.store.get(API_KEYS, key_id)
-        key = None if doc is None else read_api_key(key_id, doc.body)
+        key = self._key(key_id)
         return key if key and key.is_good(self.clock.now_ms()) else None
 
     def _configured(self, identity: str) -> frozenset[Grant]:
