@@ -33,10 +33,9 @@ READER_THREADS = 4
 OUTSIDE_THREADS = 8
 IDLE_GREENLETS = 64
 """Kept for those that come next: as many as may start in one moment."""
-NAP_S = 0.0004
-NAPS_AT_ONCE = 4
-"""Naps of a reader before one item."""
-NAPS = 1_250
+NAP_S = 0.004
+"""About as long as a task's start takes: who looks in between takes the interpreter lock."""
+NAPS = 125
 """Naps of a reader for one piece of work, half a second: under a herd pages still come."""
 
 log = logging.getLogger(__name__)
@@ -245,16 +244,9 @@ def giving_way(items: Iterable[T]) -> Iterator[T]:
 def _slowly(items: Iterable[T]) -> Iterator[T]:
     for item in items:
         if (at_work.loop or at_work.writer) and _here.naps > 0:
-            _nap()
+            _here.naps -= 1
+            _sleep(NAP_S)
         yield item
-
-
-def _nap() -> None:
-    for _ in range(NAPS_AT_ONCE):
-        _here.naps -= 1
-        _sleep(NAP_S)
-        if not (at_work.loop or at_work.writer):
-            return
 
 
 def _read(fn: Callable[[], T]) -> T:

@@ -2,11 +2,11 @@
 
 import base64
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import assert_never
 
 from botapi.auth.botsession import Session
-from botapi.bot_call import BotServer, Call
+from botapi.bot_call import BotServer
 from botapi.domain.bot import Bot
 from botapi.domain.claim import Run, Skip, Terminate
 from botapi.domain.dimensions import unflatten
@@ -19,8 +19,6 @@ from botapi.secrets.vault import task_place
 from botapi.transactions.claim_slice import Claimed
 from botapi.transactions.release_secrets import release_secrets
 
-EXTRA_LIFE_MS = 300_000
-"""Added to a claimed run's times for the life of the config snapshot (bot-api 2.1)."""
 NO_HINT = "-1"
 """The size of a named cache that no bot has ever reported (bot-api 4.4)."""
 
@@ -32,42 +30,35 @@ class ClaimedBy:
     """The bot that claimed, or for which it was done. `identity`: whom it proved to be."""
 
     session: Session
-    call: Call
     identity: str
     is_ours: bool
 
 
 def claim_answer(server: BotServer, by: ClaimedBy, claimed: Claimed) -> dict[str, object]:
-    """What a claim is answered (bot-api 4.2). Raises Refusal INTERNAL."""
+    """What a claim is answered (bot-api 4.2), but for the session. Raises Refusal INTERNAL."""
     match claimed.decision:
         case Skip(reason):
             return {"cmd": "skip", "reason": reason}
         case Terminate():
-            return {"cmd": "terminate", "task_id": run_id(_found(claimed)[0].task_id)}
+            return {"cmd": "terminate", "task_id": run_id(found(claimed)[0].task_id)}
         case Run():
             return _run(server, by, claimed)
         case _:
             assert_never(claimed.decision)
 
 
-def _found(claimed: Claimed) -> tuple[Task, TaskRequest, Bot]:
+def found(claimed: Claimed) -> tuple[Task, TaskRequest, Bot]:
+    """What a run or an end of the bot is made of. Raises Refusal INTERNAL."""
     if claimed.request is None or claimed.task is None or claimed.bot is None:
         raise Refusal(Code.INTERNAL, "a claimed task without a request")
     return claimed.task, claimed.request, claimed.bot
 
 
 def _run(server: BotServer, by: ClaimedBy, claimed: Claimed) -> dict[str, object]:
-    task, request, bot = _found(claimed)
-    chosen = request.slices[task.slice_index]
-    life_ms = 1000 * (chosen.hard_timeout_s + chosen.grace_period_s) + EXTRA_LIFE_MS
-    session = server.refreshed(by.session, by.call)
-    session = replace(
-        session, bot_config=replace(session.bot_config, expiry_ms=by.call.now_ms + life_ms)
-    )
+    task, request, bot = found(claimed)
     secrets = _secrets(server, task, request, is_ours=by.is_ours)
     return {
         "cmd": "run",
-        "session": server.token(session),
         "task_id": run_id(task.task_id),
         "manifest": manifest(request, task.slice_index, bot, by) | secrets,
     }

@@ -45,8 +45,8 @@ UNACKED, LAST_DATA_RECEIVED = slice(24, 28), slice(52, 56)
 """Where `struct tcp_info` has these fields: numbers of four bytes, behind the first eight."""
 TURNED_AWAY_S = 2.0
 """How long somebody who was turned away may take to hang up."""
-SWITCH_S = 0.0005
-"""Longest that the loop waits for a thread that computes; Python's own is ten times that."""
+SWITCH_S = 0.0002
+"""Longest that the loop waits for a thread that computes; Python's own is twenty-five times that."""
 GC_THRESHOLDS = (10_000, 50, 10)
 """Objects made between two collections, and how many of one generation make one of the next.
 

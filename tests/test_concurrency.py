@@ -8,8 +8,8 @@ import pytest
 from botapi import concurrency
 from botapi.clock import SystemClock, SystemRng
 from botapi.concurrency import (
+    NAP_S,
     NAPS,
-    NAPS_AT_ONCE,
     OUTSIDE_THREADS,
     Greenlets,
     Held,
@@ -129,7 +129,7 @@ def test_reader_naps_before_each_item_while_the_writer_is_at_work(naps):
         return first + list(giving_way("cd"))
 
     assert Greenlets().native(read) == list("abcd")
-    assert len(naps) == 2 * NAPS_AT_ONCE
+    assert naps == [NAP_S] * 2
 
 
 def test_reader_goes_on_at_once_when_the_writer_has_ended(naps, monkeypatch):
@@ -155,9 +155,9 @@ def test_reader_naps_half_a_second_at_most_for_one_piece_of_work(naps):
         return inner + list(giving_way(range(NAPS)))
 
     assert len(greenlets.native(read)) == 2 * NAPS
-    assert NAPS <= len(naps) < NAPS + NAPS_AT_ONCE
+    assert naps == [NAP_S] * NAPS
     greenlets.native(read)
-    assert len(naps) >= 2 * NAPS
+    assert sum(naps) == pytest.approx(2 * 0.5)
 
 
 def test_loop_and_writer_never_give_way(naps):

@@ -1,18 +1,21 @@
 """Turn a lease into a manifest, exactly once (bot-api 4)."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from botapi.bot_call import BotCall, BotServer, Reply, call_info, call_number, read_state
-from botapi.domain.claim import Attempt, Skip
+from botapi.domain.claim import Attempt, Run, Skip
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import is_lease_id, parse_task_id
-from botapi.manifest import ClaimedBy, claim_answer
-from botapi.transactions.claim_slice import BotVanished, Claim, claim_slice
+from botapi.manifest import ClaimedBy, claim_answer, found
+from botapi.transactions.claim_slice import BotVanished, Claim, Claimed, claim_slice
 from botapi.transactions.update_bot import state_problem
 
+EXTRA_LIFE_MS = 300_000
+"""Added to a claimed run's times for the life of the config snapshot (bot-api 2.1)."""
 SHARDS = 16
 
 log = logging.getLogger(__name__)
@@ -45,9 +48,21 @@ def claim(server: BotServer, call: BotCall, request: ClaimRequest) -> Reply:
         state=_state(call, request),
         is_run=not isinstance(claimed.decision, Skip),
     )
-    is_ours = request.skep is not None
-    by = ClaimedBy(call.session, call.call, call.identity.name, is_ours=is_ours)
-    return Reply(claim_answer(server, by, claimed))
+    by = ClaimedBy(call.session, call.identity.name, is_ours=request.skep is not None)
+    answer = claim_answer(server, by, claimed)
+    if isinstance(claimed.decision, Run):
+        answer["session"] = _session_of_run(server, call, claimed)
+    return Reply(answer)
+
+
+def _session_of_run(server: BotServer, call: BotCall, claimed: Claimed) -> str:
+    """The bot's token, whose config snapshot lives as long as the run may (bot-api 2.1)."""
+    task, request, _ = found(claimed)
+    chosen = request.slices[task.slice_index]
+    life_ms = 1000 * (chosen.hard_timeout_s + chosen.grace_period_s) + EXTRA_LIFE_MS
+    session = server.refreshed(call.session, call.call)
+    config = replace(session.bot_config, expiry_ms=call.call.now_ms + life_ms)
+    return server.token(replace(session, bot_config=config))
 
 
 def _state(call: BotCall, request: ClaimRequest) -> dict[str, Any] | None:

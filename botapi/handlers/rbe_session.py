@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from botapi.auth.botsession import SESSION_LIFE_MS, Session
-from botapi.auth.credentials import Presented
 from botapi.bot_call import (
     FRESH_MS,
     BotCall,
     BotServer,
-    Call,
     Reply,
     SessionCall,
     call_info,
@@ -367,17 +365,8 @@ def _claimed(server: BotServer, caller: _Caller, claimed: Claimed | None) -> dic
     """The answer to the claim that was made for the bot (docs/extensions.md), if one was."""
     if claimed is None or caller.claimant is None:
         return {}
-    said = caller.claimant.call
-    call = Call(
-        now_ms=server.clock.now_ms(),
-        request_id=caller.claimant.stamp.event_id,
-        base_url=caller.base_url,
-        presented=Presented(said.external_ip),
-    )
-    by = ClaimedBy(caller.session, call, said.authenticated_as, is_ours=True)
-    answer = claim_answer(server, by, claimed)
-    session = {"session": answer.pop("session")} if "session" in answer else {}
-    return session | {"skep": {"claim": answer}}
+    by = ClaimedBy(caller.session, caller.claimant.call.authenticated_as, is_ours=True)
+    return {"skep": {"claim": claim_answer(server, by, claimed)}}
 
 
 def _hold_s(server: BotServer, caller: _Caller, bot: IdleBot, *, may_work: bool) -> float:
