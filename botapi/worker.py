@@ -46,7 +46,7 @@ UNACKED, LAST_DATA_RECEIVED = slice(24, 28), slice(52, 56)
 TURNED_AWAY_S = 2.0
 """How long somebody who was turned away may take to hang up."""
 SWITCH_S = 0.0002
-"""Longest that the loop waits for a thread that computes; Python's own is twenty-five times that."""
+"""Longest that the loop waits for a thread that computes; Python's own is 25 times that."""
 GC_THRESHOLDS = (10_000, 50, 10)
 """Objects made between two collections, and how many of one generation make one of the next.
 

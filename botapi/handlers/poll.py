@@ -125,6 +125,7 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
         return _all_asleep(server, call, request, fleet.max_bot_sleep_s)
     if not is_request_uuid(request.request_uuid or ""):
         raise Refusal(Code.INVALID_ARGUMENT, "request_uuid: not 0 to 50 of a-zA-Z0-9-_/")
+    hints = server.offers.idle.hints
     facts = _read(server, call, request)
     _refuse_stale(facts.stored, request)
     own = health_of(facts.state, request.dimensions or {}, facts.complaints)
@@ -169,7 +170,8 @@ def poll(server: BotServer, call: Call, request: PollRequest) -> Reply:
     )
     uuid = request.request_uuid or ""
     if not _is_repeat(server, facts, uuid):
-        _store(server, call, facts, update)
+        if not _store(server, call, facts, update) and facts.stored is not None:
+            server.offers.idle.confirm(facts.stored, hints)
         if facts.token is not Presented.SUPERSEDED:
             server.last_seen.touch(facts.bot_id, call.now_ms, state=state)
         server.polls.add(facts.bot_id, _own_session_id(facts), uuid)
@@ -399,8 +401,8 @@ def _event_kind(decision: Decision) -> EventKind:
             assert_never(decision)
 
 
-def _store(server: BotServer, call: Call, facts: _Facts, update: BotUpdate) -> None:
-    """Write, unless nothing visible changed: an idle poll costs no transaction."""
+def _store(server: BotServer, call: Call, facts: _Facts, update: BotUpdate) -> bool:
+    """Write, unless nothing visible changed: an idle poll costs no transaction. Was it written?"""
     if facts.token is Presented.SUPERSEDED:
         update = _superseded(update)
     first = {**facts.group.dimensions, "id": (facts.bot_id,)}
@@ -409,9 +411,10 @@ def _store(server: BotServer, call: Call, facts: _Facts, update: BotUpdate) -> N
     before = facts.stored or new_bot(facts.bot_id, first_flat, call.now_ms)
     change = apply(before, update, event_id=stamp.event_id, now_ms=call.now_ms)
     if change.is_repeat or not change.is_visible(facts.stored):
-        return
+        return False
     server.offers.idle.forget(facts.bot_id)
     update_bot(server.store, facts.bot_id, update, stamp, first_dimensions=first_flat)
+    return True
 
 
 def _superseded(update: BotUpdate) -> BotUpdate:

@@ -21,7 +21,7 @@ from botapi.domain.errors import Code, Refusal
 from botapi.domain.names import parse_task_id, run_id
 from botapi.domain.task import Offer, TaskState
 from botapi.manifest import ClaimedBy, claim_answer
-from botapi.scheduler.idle_bots import IdleBot
+from botapi.scheduler.idle_bots import IdleBot, facts_of
 from botapi.store import codec
 from botapi.store.codec import LeaseSession
 from botapi.store.protocol import Outage, join_key
@@ -213,19 +213,15 @@ def _still_idle(server: BotServer, call: SessionCall, request: UpdateRequest) ->
 
 def _idle_bot(server: BotServer, call: BotCall, session: LeaseSession, hints: int) -> IdleBot:
     """What its held calls must know of this bot. `hints` had come before it was read."""
-    bot = call.bot
-    may_work = not bot.task_id and bot.health.is_healthy
+    now_s = server.clock.monotonic()
     return IdleBot(
-        bot_id=bot.bot_id,
-        session_id=bot.session_id,
+        bot_id=call.bot.bot_id,
         lease_session_id=session.lease_session_id,
         effective_bot_id=call.session.bot_config.rbe_effective_bot_id,
-        dimensions=frozenset(bot.dimensions) if may_work else frozenset(),
-        version=bot.version,
-        is_kept=bool(bot.note),
-        must_poll=bool(bot.restart_asked or bot.steered_since_event),
-        read_s=server.clock.monotonic(),
+        read_s=now_s,
+        lease_read_s=now_s,
         hints=hints,
+        **facts_of(call.bot),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from botapi.scheduler.idle_bots import BETWEEN_S, REST_S
+from botapi.scheduler.idle_bots import BETWEEN_S, LEASE_REST_S, REST_S
 from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.cancel_task import Actor
@@ -114,6 +114,49 @@ def test_store_is_asked_again_after_a_while(bot, asked, clock):
     assert calls == REST_S // BETWEEN_S + 1
 
 
+def test_poll_that_finds_nothing_new_counts_as_having_asked(bot, asked, clock):
+    since_s = 0.0
+    while since_s < LEASE_REST_S - 2 * BETWEEN_S:
+        since_s += BETWEEN_S
+        clock.advance(BETWEEN_S)
+        bot.poll()
+        asked.clear()
+        wait(bot)
+        assert asked == []
+    for _ in range(3):
+        clock.advance(BETWEEN_S)
+        wait(bot)
+    assert codec.LSESSION in asked, "its lease session is asked for now and then"
+
+
+def test_poll_that_finds_the_bot_changed_elsewhere_has_the_store_asked(bot, asked, parts):
+    (doc,) = parts.store.get(codec.BOT, join_key("vm1"))
+    changed = replace(codec.read_bot(doc), dimensions=(*codec.read_bot(doc).dimensions, "x:y"))
+    put = codec.bot_doc(changed, doc)
+    parts.store.transact(lambda txn: txn.put(codec.BOT, put), label="another process")
+    bot.dims["x"] = ["y"]
+    bot.poll()
+    asked.clear()
+    wait(bot)
+    assert codec.BOT in asked
+
+
+def test_hint_that_comes_while_a_poll_reads_the_bot_has_the_store_asked(
+    bot, asked, parts, monkeypatch
+):
+    confirm = parts.offers.idle.confirm
+
+    def late(stored, hints):
+        parts.offers.idle.hear()
+        confirm(stored, hints)
+
+    monkeypatch.setattr(parts.offers.idle, "confirm", late)
+    bot.poll()
+    asked.clear()
+    wait(bot)
+    assert codec.BOT in asked
+
+
 def test_bot_that_is_steered_is_told_at_its_next_call(bot, parts):
     steer_bot(parts.store, "vm1", Steer.PAUSE, ADMIN, now_ms=parts.clock.now_ms())
     assert wait(bot, skep={})["status"] == "BOT_TERMINATING"
@@ -150,7 +193,7 @@ def test_offer_whose_commit_was_not_answered_is_found_by_a_later_call(bot, parts
         if not made.is_set():
             assert offer_leases(*args).offers
         made.set()
-        return Offered({}, frozenset(), frozenset())
+        return Offered({}, {}, frozenset(), frozenset())
 
     monkeypatch.setattr("botapi.scheduler.offers.offer_leases", offer_and_lose_the_answer)
     request = submit(parts)
