@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from flask import Request, Response
 
-from botapi.api.parts import Json
-from botapi.concurrency import Concurrency
+from botapi.api.parts import MANY, Json
+from botapi.concurrency import Concurrency, giving_way
 from botapi.wire_json import dumps
 
 JSON = "application/json"
@@ -40,7 +40,7 @@ def packed(body: bytes) -> bytes:
 def respond(answer: Answer, http: Request, concurrency: Concurrency) -> Response:
     """The answer to this request."""
     if isinstance(answer.content, dict):
-        body: bytes | Iterator[bytes] = dumps(answer.content) + b"\n"
+        body: bytes | Iterator[bytes] = _text(answer.content, concurrency) + b"\n"
         response = Response(body, answer.status, content_type=JSON)
     else:
         body = answer.content
@@ -56,6 +56,22 @@ def respond(answer: Answer, http: Request, concurrency: Concurrency) -> Response
         if response.status_code != 304:
             _pack(response, body, http, concurrency)
     return response
+
+
+def _text(content: Json, concurrency: Concurrency) -> bytes:
+    """As JSON; a long list is written item by item, away from the loop, and gives way to it."""
+    if not any(isinstance(value, list) and len(value) > MANY for value in content.values()):
+        return dumps(content)
+    return concurrency.native(lambda: b"{%b}" % b",".join(map(_member, content.items())))
+
+
+def _member(item: tuple[str, object]) -> bytes:
+    name, value = item
+    if isinstance(value, list) and len(value) > MANY:
+        text = b"[%b]" % b",".join(map(dumps, giving_way(value)))
+    else:
+        text = dumps(value)
+    return b"%b:%b" % (dumps(name), text)
 
 
 def _pack(response: Response, body: bytes, http: Request, concurrency: Concurrency) -> None:

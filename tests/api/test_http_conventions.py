@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from botapi.api import answers
+from botapi.api.parts import MANY
 from botapi.api.routes import TABLE
+from botapi.concurrency import Threads
+from botapi.wire_json import dumps
 
 PACKED = {"Accept-Encoding": "br, gzip"}
 
@@ -44,6 +47,33 @@ def test_long_answer_is_packed_for_those_who_accept_it(admin, ready_bot):
     assert json.loads(gzip.decompress(packed.data)) == plain.json
     assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
     assert packed.headers["ETag"] == plain.headers["ETag"]
+
+
+class Native(Threads):
+    """Counts what was done away from the loop."""
+
+    calls = 0
+
+    def native(self, fn):
+        self.calls += 1
+        return fn()
+
+
+@pytest.mark.parametrize(
+    ("content", "calls"),
+    [
+        ({}, 0),
+        ({"items": list(range(MANY))}, 0),
+        ({"items": list(range(MANY + 1))}, 1),
+        ({'a"b': [{"x": "\u00fc\n", "y": [None, 1.5, True]}] * 200, "next_cursor": None}, 1),
+        ({"first": {"deep": ["\u2028"]}, "items": ["z"] * 100, "more": [[]] * 100}, 1),
+    ],
+    ids=["nothing", "short", "just long", "long", "two lists"],
+)
+def test_long_list_is_written_away_from_the_loop_and_reads_as_any_other(content, calls):
+    concurrency = Native()
+    assert answers._text(content, concurrency) == dumps(content)
+    assert concurrency.calls == calls
 
 
 @pytest.mark.parametrize("accepted", ["", "identity", "gzip;q=0", "br"])
