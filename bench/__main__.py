@@ -42,10 +42,10 @@ class Run:
     workers: int = 1
 
     @contextmanager
-    def settings(self) -> Iterator[dict[str, str]]:
-        """What the servers are told of their store; a private PostgreSQL runs meanwhile."""
+    def settings(self, name: str = "store") -> Iterator[dict[str, str]]:
+        """What the servers are told of a store of this name; its PostgreSQL runs meanwhile."""
         told = {"SKEP_WORKERS": str(self.workers)}
-        with engine(self.store, self.folder) as address:
+        with engine(self.store, self.folder / name) as address:
             yield told | {"SKEP_STORE": address}
 
     def say(self, text: str) -> None:
@@ -143,7 +143,11 @@ def run_p4(run: Run) -> None:
 def _idle_fleets(run: Run, sizes: tuple[int, ...]) -> None:
     slice_s = P3_SLICE_QUICK_S if run.quick else P3_SLICE_S
     sizes = (run.bots,) if run.bots else sizes
-    with Fleet(run.folder / "p3-0") as empty, Bare(run.folder / "p3-bare") as bare:
+    with (
+        run.settings("store-of-none") as of_none,
+        Fleet(run.folder / "p3-0", settings=of_none) as empty,
+        Bare(run.folder / "p3-bare") as bare,
+    ):
         for bots in sizes:
             run.say(f"P3: {bots} bots join, then {run.rounds} slices of {slice_s:g} s")
             folder = run.folder / f"p3-{bots}"
