@@ -23,7 +23,9 @@ TOPIC = "cfg"
 HEAD_KEY = "bots.cfg!HEAD"
 REJECTED_KEY = "bots.cfg!REJECTED"
 FILE_KEY = "bots.cfg!FILE"
-LOOK_AGAIN_S = 2.0
+LOOK_AGAIN_S = 4.0
+"""Longest that a process goes by what it knows, should a notification be lost: a change has to
+reach all within five seconds."""
 MAX_STORED_MISTAKES = 50
 MAX_REVISIONS = 1_000
 """Revisions that are kept; a push deletes the oldest one beyond."""
@@ -197,7 +199,7 @@ class Provider:
         self._unsubscribe = store.subscribe(self._hear)
 
     def cached(self) -> Snapshot:
-        """The snapshot of this process, no more than two seconds behind the store.
+        """The snapshot of this process, no more than four seconds behind the store.
 
         While a newer one is being read it is the one before.
         """

@@ -15,7 +15,7 @@ from botapi.domain.bot import LiveBot
 from botapi.store import codec
 from botapi.store.protocol import Store
 
-FLUSH_EVERY_S = 5.0
+FLUSH_EVERY_S = 10.0
 REMEMBERED_POLLS = 16
 REMEMBERED_BOTS = 20_000
 
