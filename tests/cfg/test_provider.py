@@ -84,13 +84,13 @@ def test_provider_serves_what_was_pushed(store, clock):
 
 
 @pytest.mark.spec("7.5.1.2")
-def test_cached_reads_nothing_again_within_two_seconds(store, clock):
+def test_cached_reads_nothing_again_within_four_seconds(store, clock):
     quiet = Quiet(store)
     provider = Provider(quiet, clock)
     before = provider.cached()
     reads = quiet.reads
     push(store, "one")
-    clock.advance(1.9)
+    clock.advance(3.9)
     assert provider.cached() is before
     assert quiet.reads == reads
     clock.advance(0.1)
@@ -144,7 +144,7 @@ def test_provider_reads_again_after_an_outage(store, clock):
     provider = Provider(quiet, clock)
     provider.cached()
     push(store, "one")
-    clock.advance(2)
+    clock.advance(4)
     quiet.is_down = True
     with pytest.raises(Outage):
         provider.cached()
