@@ -116,22 +116,22 @@ class _CountingTxn:
 class _Post:
     """A bot's calls of the application, for `SimBot`.
 
-    The answer to a held call comes when the next one is made, just before it: so it is held for as
-    long as the clock of the simulation says.
+    A held call ends when the next call is made, just before it: so it is held for as long as the
+    clock of the simulation says. Its answer is given to the next held call.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._held: HeldAnswer | None = None
+        self._ended = b"{}"
 
     def __call__(
         self, path: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
-        ended = None
-        if path.endswith(HELD_PATH):
-            ended, self._held = self._held, None
+        if self._held is not None:
+            self._ended, self._held = b"".join(self._held.make()), None
         said = [200]
-        answer = b"{}" if ended is None else b"".join(ended.make())
+        answer = self._ended if path.endswith(HELD_PATH) else b"{}"
         environ = EnvironBuilder(path, method="POST", data=body, headers=headers).get_environ()
         environ["REMOTE_ADDR"] = "127.0.0.1"
         made = self._app.wsgi_app(environ, lambda status, *_: said.append(int(status[:3])))
@@ -176,11 +176,11 @@ def _hour(parts: composition.Parts, store: Counting, clock: FakeClock, fleet: li
         now = step * STEP_S
         clock.advance(STEP_S)
         for n, bot in enumerate(fleet):
-            if now >= polls[n]:
-                polls[n] += POLL_S
-                store.during = "poll"
-                bot.poll()
             if now >= holds[n]:
+                if now >= polls[n]:
+                    polls[n] += POLL_S
+                    store.during = "poll"
+                    bot.poll()
                 holds[n] += HOLD_S
                 store.during = "held call"
                 bot.update(nonblocking=False)
