@@ -131,7 +131,7 @@ MUTANTS = {
     "two tasks for a bot": _mutant(
         "C3",
         (_DECIDE, "if bot.task_id:", "if False:"),
-        ("botapi.handlers.rbe_session:_idle_bot", "not bot.task_id and bot", "bot"),
+        ("botapi.scheduler.idle_bots:facts_of", "not bot.task_id and bot", "bot"),
     ),
     "gives up too early": _mutant(
         "C4 C5",

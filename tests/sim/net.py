@@ -6,7 +6,7 @@ from typing import Any
 from tests.sim.server import Answer
 
 LOST = Answer(0, {})
-OFTEN_DOUBLED = {"/handshake": 4, "/poll": 4}
+OFTEN_DOUBLED = {"/handshake": 10, "/poll": 4}
 """There are few of them, and their late copies are the dangerous ones."""
 
 
