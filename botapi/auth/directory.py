@@ -2,7 +2,8 @@
 
 Keys and users are remembered until the store notifies a change of one, and at most two seconds
 without; what the configuration grants is remembered for one revision of it. A key that is not
-there is not remembered: a new one is good at once.
+there is not remembered: a new one is good at once. Where the store tells other processes nothing
+(Datastore) each request reads its key.
 """
 
 from collections.abc import Callable, Mapping
@@ -113,6 +114,11 @@ class Directory:
     _forgot_at: float = 0.0
     _used: dict[str, int] = field(default_factory=dict)
     _wrote_used_ms: int = 0
+    _hears: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        declared = self.store.capabilities()
+        self._hears = declared.push_wakeup or not declared.shared
 
     def of_api_key(self, presented: str) -> tuple[ApiKey, Caller]:
         """Whose key it is. Raises Refusal UNAUTHENTICATED in one wording."""
@@ -194,7 +200,7 @@ class Directory:
     def _key(self, key_id: str) -> ApiKey | None:
         """What is stored of a key, at most two seconds old; None for nothing."""
         self._forget_the_old()
-        known = self._keys  # a change since then made it void
+        known = self._keys if self._hears else {}  # a change since then made it void
         if key_id not in known:
             (doc,) = self.store.get(API_KEYS, key_id)
             if doc is None:

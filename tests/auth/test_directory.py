@@ -69,6 +69,18 @@ def test_requests_with_one_key_read_it_every_two_seconds(directory, store, clock
     assert store.read.count(KIND) == 1
 
 
+def test_every_request_reads_its_key_where_the_store_tells_other_processes_nothing(
+    store, clock, key
+):
+    declared = replace(store.capabilities(), shared=True, push_wakeup=False)
+    store.capabilities = lambda: declared
+    deaf = Directory(store, AccessRules, clock)
+    found, _ = deaf.of_api_key(key)
+    revoke_api_key(store, found.key_id, now_ms=1)
+    with pytest.raises(Refusal):
+        deaf.of_api_key(key)
+
+
 def test_key_is_good_as_soon_as_it_is_made(directory, store, clock):
     text, key = new_api_key("new", Role.ADMIN, FakeRng(), now_ms=clock.now_ms())
     with pytest.raises(Refusal):
