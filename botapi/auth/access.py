@@ -7,7 +7,7 @@ secret. The secret has 256 random bits, so a slow hash would protect nothing mor
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from botapi.domain.access_rules import normal
 from botapi.domain.errors import Code, Refusal
 from botapi.domain.permissions import Grant, Role
 from botapi.store import schema
-from botapi.store.protocol import Doc
+from botapi.store.protocol import Doc, Store
 
 KIND = "apikey"
 SECRET_BYTES = 32
@@ -145,18 +145,18 @@ def bearer(authorization: str) -> str:
     return credential.strip() if scheme.lower() == "bearer" else ""
 
 
-def authenticate(find: Callable[[str], ApiKey | None], presented: str, *, now_ms: int) -> ApiKey:
+def authenticate(store: Store, presented: str, *, now_ms: int) -> ApiKey:
     """The key that was presented. Raises Refusal UNAUTHENTICATED, in one wording for all causes.
 
-    `find` knows the keys by their ids. Takes the same time for an unknown id as for a wrong
-    secret, but for the search. Whether its owner is still welcome is not asked here, see
-    `directory`.
+    Takes the same time for an unknown id as for a wrong secret, but for the read. Whether its
+    owner is still welcome is not asked here, see `directory`.
     """
     match = _API_KEY.fullmatch(presented)
     if match is None:
         raise bad_api_key()
     key_id, secret = match.groups()
-    key = find(key_id)
+    (doc,) = store.get(KIND, key_id)
+    key = None if doc is None else read_api_key(key_id, doc.body)
     is_right = hmac.compare_digest(_digest(secret), key.secret_sha256 if key else _NOBODY)
     if key is None or not is_right or not key.is_good(now_ms):
         raise bad_api_key()

@@ -1,9 +1,8 @@
 """Who somebody is and what was granted to them: API keys, users and sessions of one process.
 
-Keys and users are remembered until the store notifies a change of one, and at most two seconds
-without; what the configuration grants is remembered for one revision of it. A key that is not
-there is not remembered: a new one is good at once. Where the store tells other processes nothing
-(Datastore) each request reads its key.
+A request with an API key costs one read by key. Users are remembered until the store
+notifies a change of one, and at most two seconds without; what the configuration grants is
+remembered for one revision of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +30,7 @@ KIND = "user"
 TOPIC = "user"
 SESSIONS = "session"
 MAX_REMEMBERED = 10_000
-"""People whose records and grants, and keys, a process remembers at one time."""
+"""People whose records and grants a process remembers at one time."""
 LOOK_AGAIN_S = 2.0
 """Longest that a process goes by what it remembers, should a notification be lost."""
 SESSION_LIFE_S = 12 * 3600
@@ -108,22 +107,16 @@ class Directory:
     rules: Callable[[], AccessRules]
     clock: Clock
     _users: dict[str, User | None] = field(default_factory=dict)
-    _keys: dict[str, ApiKey] = field(default_factory=dict)
     _granted: dict[str, frozenset[Grant]] = field(default_factory=dict)
     _granted_by: AccessRules | None = None
     _forgot_at: float = 0.0
     _used: dict[str, int] = field(default_factory=dict)
     _wrote_used_ms: int = 0
-    _hears: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        declared = self.store.capabilities()
-        self._hears = declared.push_wakeup or not declared.shared
 
     def of_api_key(self, presented: str) -> tuple[ApiKey, Caller]:
         """Whose key it is. Raises Refusal UNAUTHENTICATED in one wording."""
         now_ms = self.clock.now_ms()
-        key = authenticate(self._key, presented, now_ms=now_ms)
+        key = authenticate(self.store, presented, now_ms=now_ms)
         caller = self.of_key(key)
         if caller is None:
             raise bad_api_key()
@@ -166,7 +159,9 @@ class Directory:
 
     def user(self, identity: str) -> User | None:
         """What is stored of a person, at most two seconds old; None for nothing."""
-        self._forget_the_old()
+        now = self.clock.monotonic()
+        if now - self._forgot_at >= LOOK_AGAIN_S:
+            self._users, self._forgot_at = {}, now
         known, at = self._users, user_key(identity)
         if at not in known:
             if len(known) >= MAX_REMEMBERED:
@@ -175,9 +170,9 @@ class Directory:
         return known[at]
 
     def hear(self, topic: str) -> None:
-        """Forget people and keys when one of them changed, here or elsewhere."""
+        """Forget the people when one of them changed, here or elsewhere."""
         if topic in {TOPIC, "*"}:
-            self._users, self._keys = {}, {}
+            self._users = {}
 
     def take_used(self) -> dict[str, int]:
         """When keys were used since the last time, by key id; empty until a minute has passed."""
@@ -192,26 +187,9 @@ class Directory:
         if len(self._used) < MAX_REMEMBERED and now_ms - key.used_ms >= USED_EVERY_MS:
             self._used[key.key_id] = now_ms
 
-    def _forget_the_old(self) -> None:
-        now = self.clock.monotonic()
-        if now - self._forgot_at >= LOOK_AGAIN_S:
-            self._users, self._keys, self._forgot_at = {}, {}, now
-
-    def _key(self, key_id: str) -> ApiKey | None:
-        """What is stored of a key, at most two seconds old; None for nothing."""
-        self._forget_the_old()
-        known = self._keys if self._hears else {}  # a change since then made it void
-        if key_id not in known:
-            (doc,) = self.store.get(API_KEYS, key_id)
-            if doc is None:
-                return None
-            if len(known) >= MAX_REMEMBERED:
-                known.clear()
-            known[key_id] = read_api_key(key_id, doc.body)
-        return known[key_id]
-
     def _good_key(self, key_id: str) -> ApiKey | None:
-        key = self._key(key_id)
+        (doc,) = self.store.get(API_KEYS, key_id)
+        key = None if doc is None else read_api_key(key_id, doc.body)
         return key if key and key.is_good(self.clock.now_ms()) else None
 
     def _configured(self, identity: str) -> frozenset[Grant]:

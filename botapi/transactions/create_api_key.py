@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from botapi.auth.access import KIND, ApiKey, api_key_doc, read_api_key
-from botapi.auth.directory import TOPIC
 from botapi.store.protocol import Store, Txn
 
 Also = Callable[[Txn], None]
@@ -40,7 +39,6 @@ def revoke_api_key(store: Store, key_id: str, *, now_ms: int, also: Also | None 
         key = read_api_key(key_id, was.body)
         if not key.revoked_ms:
             txn.put(KIND, api_key_doc(replace(key, revoked_ms=now_ms), was))
-            txn.notify(TOPIC)
             if also is not None:
                 also(txn)
         return True

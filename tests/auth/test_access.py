@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 
 from botapi.auth.access import (
-    KIND,
     ApiKey,
     api_key_body,
     authenticate,
@@ -34,19 +33,9 @@ def made():
     return new_api_key("alice", Role.ADMIN, CountingRng(), now_ms=NOW)
 
 
-def stored_in(store):
-    """Finds a key by its id."""
-
-    def find(key_id):
-        (doc,) = store.get(KIND, key_id)
-        return doc and read_api_key(key_id, doc.body)
-
-    return find
-
-
 def is_refused(store, text):
     with pytest.raises(Refusal) as caught:
-        authenticate(stored_in(store), text, now_ms=NOW)
+        authenticate(store, text, now_ms=NOW)
     assert caught.value.code is Code.UNAUTHENTICATED
     assert caught.value.message == (
         "the API key is unknown, wrong, expired or revoked, or its owner is disabled"
@@ -68,7 +57,7 @@ def test_new_api_key_is_shown_once_and_stored_as_a_digest(made):
 def test_authenticate_gives_the_key(store, made):
     text, key = made
     create_api_key(store, key)
-    found = authenticate(stored_in(store), text, now_ms=NOW)
+    found = authenticate(store, text, now_ms=NOW)
     assert found == key
     assert (found.identity, found.own_grants) == ("user:alice", {Grant(Role.ADMIN)})
 
@@ -76,9 +65,9 @@ def test_authenticate_gives_the_key(store, made):
 def test_authenticate_refuses_an_expired_key(store):
     text, key = new_api_key("ci", None, CountingRng(), now_ms=NOW, expires_ms=NOW + 1)
     create_api_key(store, key)
-    assert authenticate(stored_in(store), text, now_ms=NOW) == key
+    assert authenticate(store, text, now_ms=NOW) == key
     with pytest.raises(Refusal):
-        authenticate(stored_in(store), text, now_ms=NOW + 1)
+        authenticate(store, text, now_ms=NOW + 1)
 
 
 def test_a_key_of_the_first_release_is_read_as_a_server_admin():
