@@ -76,6 +76,10 @@ class EngineGround(Ground):
         )
         self._engine = engine
 
+    def may_claim(self):
+        """As the server decides on this engine."""
+        return self._engine.capabilities().group_commit
+
     def attempt(self, fn, *, timeout_s):
         if self._engine is None:
             return super().attempt(fn, timeout_s=timeout_s)

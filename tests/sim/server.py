@@ -170,7 +170,7 @@ class Process:
         self.concurrency = Turns(sim.world, self.spawn)
         self.store = View(sim.ground, sim.world, self, sim.faults, sim.history)
         self.parts = sim.shared.build(self.store, self.concurrency, self.clock, self.rng)
-        self.parts.offers.may_claim = True  # on every engine, so that its rules are met there
+        self.parts.offers.may_claim = sim.ground.may_claim()
         self.parts.offers.hold_s = self.rng.uniform  # not together: more orders are met so
         self.parts.sweeps.watch = lambda _now_ms: None
         self.parts.sweeps.wake = SlowEvent(sim.world, self._slow)

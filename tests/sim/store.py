@@ -23,6 +23,10 @@ class Ground(MemoryStore):
         self._kinds = {name: _copy(kind) for name, kind in kinds.items()}
         self.recorder = None
 
+    def may_claim(self):
+        """Does a round of offers claim for bots? As the server decides on this store."""
+        return not self.capabilities().shared
+
     @contextmanager
     def _alone(self, timeout_s=-1):
         """Nobody else can be there: whoever has the turn keeps it until it has done this."""
