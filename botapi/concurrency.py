@@ -33,9 +33,9 @@ READER_THREADS = 4
 OUTSIDE_THREADS = 8
 IDLE_GREENLETS = 64
 """Kept for those that come next: as many as may start in one moment."""
-NAP_S = 0.004
-"""About as long as a task's start takes: who looks in between takes the interpreter lock."""
-NAPS = 125
+NAP_S = 0.01
+"""Longer than a task's start takes: who looks in between takes the interpreter lock."""
+NAPS = 50
 """Naps of a reader for one piece of work, half a second: under a herd pages still come."""
 
 log = logging.getLogger(__name__)
