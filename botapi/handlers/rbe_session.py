@@ -166,7 +166,7 @@ def update(server: BotServer, call: SessionCall, request: UpdateRequest) -> Repl
 
 def _claimant(server: BotServer, call: SessionCall, request: UpdateRequest) -> Claimant | None:
     """For whom a claim may be made with the offer: a bot that says which lease it knows."""
-    if heard_lease(request.skep) is None:
+    if not server.offers.may_claim or heard_lease(request.skep) is None:
         return None
     session = call.session
     return Claimant(

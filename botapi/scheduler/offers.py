@@ -135,6 +135,7 @@ class Offers:
         self._must_look = declared.shared and not declared.push_wakeup
         self._may_expect = declared.group_commit
         self.may_claim = declared.group_commit or not declared.shared
+        """Should held calls begin with a `claimant`?"""
         self._expected: set[Key] = set()
         self._given_early: set[Key] = set()
         self._look_s = FIRST_LOOK_S
@@ -388,7 +389,7 @@ class Offers:
 
     def _claimants(self, chosen: list[Waiter]) -> dict[str, Claimant]:
         """For whom this round claims."""
-        able = (w.claimant for w in chosen if w.claimant is not None and self.may_claim)
+        able = (w.claimant for w in chosen if w.claimant is not None)
         return {who.bot_id: who for who in islice(able, MAX_CLAIMS)}
 
     def _drop_empty(self) -> None:

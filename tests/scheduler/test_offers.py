@@ -102,7 +102,6 @@ def asking(offers, store, clock, bot_id, *, is_there=lambda: True):
 
 
 def test_round_claims_for_a_few_bots_and_makes_the_others_an_offer(store, clock, offers):
-    offers.may_claim = True
     requests = [submit(store, clock, number) for number in range(MAX_CLAIMS + 2)]
     waiters = [asking(offers, store, clock, f"vm{number}") for number in range(MAX_CLAIMS + 2)]
     until(lambda: all(waiter.offer for waiter in waiters))
