@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from tests.e2e.fleet import Api, descendants_of, kill, running_fleet, wait_until
+from tests.halting import halt
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("e2e-paused")]
 
@@ -43,8 +44,7 @@ def test_paused_server_is_replaced_and_does_no_harm_when_it_goes_on(fleet, pause
     tag = f"round:{paused}"
     made = [api.submit("true", tags=[tag], wait_for_capacity=True)["task_id"] for _ in range(TASKS)]
     frozen = processes(stopped)
-    for pid in frozen:
-        kill(pid, signal.SIGSTOP)
+    halt(*frozen)
     try:
         assert api.post("/tasks/cancel", {"tags": [tag]})["matched"] == TASKS
         for task_id in made:

@@ -17,6 +17,7 @@ import uuid
 import psutil
 import pytest
 
+from tests.halting import halt
 from tests.ports import free_port
 
 PROJECT = "skep-test"
@@ -137,30 +138,30 @@ class Emulator:
 
     def pause(self):
         """Stop it where it stands: connections stay open, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        halt(*(server.pid for server in self._servers()))
 
     def resume(self):
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        for server in self._servers():
+            server.send_signal(signal.SIGCONT)
 
     def end(self):
         """No process stays."""
         self.kill()
 
-    def _signal(self, number):
-        servers = self._servers()
-        assert servers, "the emulator is not there"
-        for process in servers:
-            process.send_signal(number)
-
     def _servers(self):
+        servers = self._java()
+        assert servers, "the emulator is not there"
+        return servers
+
+    def _java(self):
         return [process for process in led_by(self._leash) if process.name() == "java"]
 
     def _answers(self):
         """Does it, and not somebody else on that port?"""
         try:
             with urllib.request.urlopen(f"http://{self.host}/", timeout=1.0) as answer:
-                return answer.status == 200 and bool(self._servers())
+                return answer.status == 200 and bool(self._java())
         except (urllib.error.URLError, OSError):
             return False
 

@@ -26,6 +26,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.halting import halt
 from tests.ports import free_port
 
 DSN = "SKEP_TEST_PG_DSN"
@@ -259,10 +260,9 @@ class Postgres:
 
     def _stopped_processes(self) -> list[int]:
         """All of its processes, halted; the first one first, so that it makes no more."""
-        _signal(self._processes()[0], signal.SIGSTOP)
+        halt(self._processes()[0])
         processes = self._processes()
-        for pid in processes[1:]:
-            _signal(pid, signal.SIGSTOP)
+        halt(*processes)
         return processes
 
     def _gone(self, processes: Sequence[int]) -> None:
