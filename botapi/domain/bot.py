@@ -85,7 +85,8 @@ class Bot:
     claim_seq: int = 0
     polls_before_claim: tuple[str, ...] = ()
     given_lease: str = ""
-    """The lease of its task, if the server claimed it for the bot (docs/extensions.md)."""
+    """The lease of its task, if the server claimed it for the bot (docs/extensions.md), and the bot
+    has not claimed it itself since."""
     swaps: tuple[SessionSwap, ...] = ()
     past_sessions: tuple[str, ...] = ()
     """The sessions before this one: none of them takes the bot id back."""
@@ -115,6 +116,10 @@ class Bot:
         """Was a lease claimed for it whose answer it never saw? `heard` is the latest it knows,
         None when it does not say."""
         return bool(self.task_id) and heard is not None and self.given_lease not in {"", heard}
+
+    def was_given(self, claim_id: str) -> bool:
+        """Is this claim one that the server made for it, and that it never made itself?"""
+        return bool(self.given_lease) and claim_id == f"{self.bot_id}:{self.given_lease}"
 
     @property
     def admin_complaints(self) -> list[str]:

@@ -45,7 +45,11 @@ Decision = Run | Skip | Terminate
 def decide(
     task: Task, request: TaskRequest, bot: Bot, offer: Offer | None, attempt: Attempt
 ) -> Decision:
-    """May this bot have this slice? Reads like the steps 3 to 9 of bot-api 4.3."""
+    """May this bot have this slice? Reads like the steps 3 to 9 of bot-api 4.3.
+
+    A claim that the server made for the bot (docs/extensions.md) is the bot's own when it claims
+    for the first time: a run that has ended meanwhile must not begin.
+    """
     wanted = [chosen.dimensions for chosen in request.slices[attempt.slice_index :][:1]]
     if not wanted or attempt.shard != shard(wanted[0]):
         return Skip("no such task")
@@ -54,6 +58,8 @@ def decide(
     unmet = first_unmet(frozenset(bot.dimensions), constraints(wanted[0]))
     if unmet is not None:
         return Skip(f"dimensions mismatch: the slice asks for {' or '.join(sorted(unmet))}")
+    if task.is_final and bot.was_given(attempt.claim_id):
+        return Skip(f"the task has ended: {task.state}")
     if task.state is not TaskState.PENDING or task.slice_index != attempt.slice_index:
         return _taken(task, request, attempt)
     if offer is not None and offer.bot_id != bot.bot_id:

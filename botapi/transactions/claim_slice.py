@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from botapi import __version__
-from botapi.domain.bot import TERMINATION_FLAG, Bot
+from botapi.domain.bot import TERMINATION_FLAG, Bot, LiveBot
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
 from botapi.domain.names import run_id
@@ -88,6 +88,8 @@ class BotVanished(Exception):
 def claim_slice(store: Store, claim: Claim, stamp: Stamp) -> Claimed:
     """Decide and write. The same claim again gets the same answer and writes nothing.
 
+    The first claim that a bot makes of what was claimed for it is no such repeat.
+
     Raises BotVanished.
     """
     return store.transact(lambda txn: stage_claim(txn, claim, stamp), label="claim_slice")
@@ -116,9 +118,26 @@ def stage_claim(txn: Txn, claim: Claim, stamp: Stamp) -> Claimed:
     match decision:
         case Run(is_retry=False) | Terminate(is_retry=False):
             task = _stage_run(txn, (task, task_was), request, (bot, bot_doc), claim, stamp)
+        case Run(is_retry=True) | Terminate(is_retry=True):
+            if bot.was_given(claim.attempt.claim_id) and not claim.given_lease:
+                _stage_taken(txn, (bot, bot_doc), claim, stamp.now_ms)
         case _:
             pass
     return Claimed(decision, task, request, bot)
+
+
+def _stage_taken(txn: Txn, known: tuple[Bot, Doc], claim: Claim, now_ms: int) -> None:
+    """The bot claims what was claimed for it: from now on it is a claim like any.
+
+    All servers must know at once that it has spoken of the run: its silence before was none.
+    """
+    bot, was = known
+    changes = {"claim_seq": claim.seq, "polls_before_claim": claim.recent_polls, "given_lease": ""}
+    txn.put(codec.BOT, codec.bot_doc(replace(bot, **changes), was))
+    (live_was,) = txn.get(codec.LIVE, codec.live_key(bot.bot_id))
+    live = codec.read_live(live_was) if live_was is not None else LiveBot(bot.bot_id, now_ms)
+    heard = replace(live, seen_ms=max(live.seen_ms, now_ms), run_seen_ms=now_ms)
+    txn.put(codec.LIVE, codec.live_doc(heard, live_was))
 
 
 def _stage_run(

@@ -22,6 +22,8 @@ from botapi.transactions.claim_slice import BotVanished, Claimant, Claimed, stag
 from botapi.transactions.create_task import stage_queue
 from botapi.transactions.expire_slice import stage_next_slice
 
+NEW = {Run(is_retry=False), Terminate(is_retry=False)}
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -39,7 +41,8 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Offered:
     """What one round gave: offers by bot id, those of them that are claimed already, bots whose
-    lease session is gone or has an offer already, and the queues that may hold more."""
+    lease session is gone or has an offer already or that have a run, and the queues that may hold
+    more."""
 
     offers: Mapping[str, Offer]
     claimed: Mapping[str, Claimed]
@@ -71,9 +74,12 @@ def offer_leases(
                     stale.add(bot.bot_id)
                     continue
                 claim = _stage_claim_of(txn, slot, bot, now_ms)
-                if claim is not None:
+                if claim is not None and claim.decision in NEW:
                     claimed[bot.bot_id] = claim
                     offers[bot.bot_id] = Offer(lease_id(slot), bot.bot_id, now_ms, slot)
+                elif claim is not None and claim.bot is not None and claim.bot.task_id:
+                    stale.add(bot.bot_id)  # with a run that it has missed: it is told of it
+                    continue
                 else:
                     offers[bot.bot_id] = _stage_offer(txn, slot, session, now_ms)
                 break
@@ -130,15 +136,13 @@ def _stage_offer(
 
 
 def _stage_claim_of(txn: Txn, slot: PendingSlice, bot: Waiting, now_ms: int) -> Claimed | None:
-    """The claim made for this bot; None when it is to ask itself, and be told why not."""
+    """The claim made for this bot, or the reason why not; None for a bot that claims itself."""
     if bot.claimant is None:
         return None
     try:
-        claimed = stage_claim(txn, bot.claimant.claim(slot), bot.claimant.stamp_at(now_ms))
+        return stage_claim(txn, bot.claimant.claim(slot), bot.claimant.stamp_at(now_ms))
     except BotVanished:
         return None
-    is_new = claimed.decision in {Run(is_retry=False), Terminate(is_retry=False)}
-    return claimed if is_new else None
 
 
 def return_offer(store: Store, offer: Offer, now_ms: int, reason: str) -> bool:

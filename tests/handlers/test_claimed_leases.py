@@ -3,9 +3,12 @@
 import pytest
 
 from botapi.store import codec
+from botapi.transactions.bot_missing import run_missing
 from botapi.transactions.cancel_task import Actor, cancel_task
+from botapi.transactions.update_bot import Stamp
 from tests.factories import make_slice
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
+from tests.handlers.test_refusals import nothing_changes
 from tests.transactions.stores import open_store
 
 
@@ -98,6 +101,43 @@ def test_lease_whose_answer_was_lost_is_said_again_and_the_bot_claims_it(parts, 
     assert bot.claim(again["lease"])["task_id"] == run_of(request)
     assert stored_task(parts, request).state == "RUNNING"
     assert stored_bot(parts).task_id == run_of(request)
+
+
+def test_bot_that_takes_its_missed_lease_is_heard_of_by_every_server(parts, bot, clock):
+    request = submit(parts)
+    ask(bot)
+    clock.advance(50)
+    bot.claim(ask(bot)["lease"])
+    (live,) = parts.store.get(codec.LIVE, codec.live_key("vm1"))
+    assert codec.read_live(live).run_seen_ms == codec.read_live(live).seen_ms == clock.now_ms()
+    after = stored_bot(parts)
+    assert (after.given_lease, after.claim_seq, after.task_id) == ("", bot.seq, run_of(request))
+
+
+def test_missed_lease_that_was_taken_is_a_claim_like_any(parts, bot):
+    request = submit(parts)
+    ask(bot)
+    lease = ask(bot)["lease"]
+    before = bot.seq
+    first = bot.claim(lease)
+    with nothing_changes(parts.store):
+        assert bot.claim(lease)["manifest"] == first["manifest"]
+    bot.seq = before - 1
+    bot.poll()
+    assert bot.status == 409
+    assert stored_task(parts, request).state == "RUNNING"
+
+
+def test_missed_run_that_has_ended_does_not_begin(parts, bot, clock):
+    request = submit(parts)
+    ask(bot)
+    lease = ask(bot)["lease"]
+    (live,) = parts.store.get(codec.LIVE, codec.live_key("vm1"))
+    stamp = Stamp(clock.now_ms(), "lost", 1)
+    run_missing(parts.store, codec.read_live(live), run_of(request), stamp)
+    with nothing_changes(parts.store):
+        said = bot.claim(lease)
+    assert said == {"cmd": "skip", "reason": "the task has ended: BOT_DIED"}
 
 
 def test_lease_whose_answer_was_lost_is_said_again_in_another_lease_session(parts, bot):

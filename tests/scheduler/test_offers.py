@@ -29,7 +29,7 @@ from botapi.transactions.steer_bot import Steer, steer_bot
 from botapi.transactions.update_bot import Stamp
 from tests.factories import make_request, make_slice
 from tests.fakes.clock import FakeClock
-from tests.scheduler.conftest import HOLD_S, KEEP_MS, LIMIT_S, connect, wait
+from tests.scheduler.conftest import HOLD_S, KEEP_MS, LIMIT_S, claim, connect, wait
 from tests.transactions.stores import open_store
 
 
@@ -97,6 +97,10 @@ def claimant(bot_id, clock):
 def asking(offers, store, clock, bot_id, *, is_there=lambda: True):
     """A held call of a bot for which a lease may be claimed."""
     flat = connect(store, bot_id, clock.now_ms())
+    return asks(offers, clock, bot_id, flat, is_there)
+
+
+def asks(offers, clock, bot_id, flat, is_there=lambda: True):
     by = claimant(bot_id, clock)
     return offers.begin(bot_id, f"ls-{bot_id}", flat, HOLD_S, is_there=is_there, claimant=by)
 
@@ -113,6 +117,18 @@ def test_round_claims_for_a_few_bots_and_makes_the_others_an_offer(store, clock,
         assert codec.read_task(doc).state == ("RUNNING" if waiter.claimed else "PENDING")
         assert (offer is None) is (waiter.claimed is not None)
     assert sum(waiter.claimed is not None for waiter in waiters) >= MAX_CLAIMS
+
+
+def test_round_offers_nothing_to_a_bot_whose_run_it_did_not_know(store, clock, offers):
+    """It was claimed for the bot in an answer that nobody heard: the bot is sent to ask anew."""
+    flat = connect(store, "vm1", clock.now_ms())
+    claim(store, "vm1", submit(store, clock, 1).task_id, clock.now_ms())
+    busy, free = asks(offers, clock, "vm1", flat), asking(offers, store, clock, "vm2")
+    request = submit(store, clock, 2)
+    until(lambda: free.offer is not None)
+    assert free.offer.pending.task_id == request.task_id
+    assert busy.done.is_set()
+    assert busy.offer is None
 
 
 def test_bot_that_has_hung_up_is_given_nothing_and_its_call_ends(store, clock, offers):

@@ -96,7 +96,7 @@ class Checker:
         self.running = {}
         self.heard = {}
         self.heard_run = {}
-        self.begun = {}
+        self.begun = {}  # by copy, and by call: its latest
         self.notes = {}
         self.events = {}
         self.event_kinds = {}
@@ -454,18 +454,18 @@ class Checker:
                 self.posted.add(note[0])
 
     def _begin(self, _who, _what, data):
-        client, number, session = data
+        client, number, session, copy = data
         if session:
             bot = self.bots.get(session.split("-")[0], {})
             known = self.bot_sessions.get(session.split("-")[0], ())
             is_old = session in known and bot.get("session_id") != session
-            self.begun[client, number] = (self.now, self.index, is_old)
+            self.begun[client, number] = self.begun[copy] = (self.now, self.index, is_old)
 
     def _served(self, _who, what, data):
-        client, number, session, status, note, said = data
+        _client, _number, session, status, note, said, copy = data
         if not session or not 200 <= status < 300:
             return
-        begun_at, begun, is_old = self.begun[client, number]
+        begun_at, begun, is_old = self.begun[copy]
         self.heard[session] = max(self.heard.get(session, 0.0), begun_at)
         if what == "/task_update":
             self.heard_run[session] = max(self.heard_run.get(session, 0.0), begun_at)

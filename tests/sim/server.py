@@ -214,15 +214,17 @@ class Process:
 
     def _answer(self, call, reply):
         history = self._sim.history
-        history.add(self.name, "begin", call.path, (call.client, call.number, call.session_id))
+        copy = len(history.records)  # of one call two may come, and each sees another moment
+        who = (call.client, call.number, call.session_id)
+        history.add(self.name, "begin", call.path, (*who, copy))
         try:
             answer = self._handled(call)
         except Exception as error:  # noqa: BLE001 - the server would answer 500
             history.add(self.name, "log", f"{call.path} raised", (traceback.format_exc(),))
             answer = Answer(500, {"error": repr(error)})
         said = {key: answer.body[key] for key in SAID if key in answer.body}
-        about = (call.client, call.number, call.session_id, answer.status, call.note, said)
-        history.add(self.name, "served", call.path, about)
+        about = (*who, answer.status, call.note, said)
+        history.add(self.name, "served", call.path, (*about, copy))
         reply(answer)
 
     def _handled(self, call):

@@ -125,6 +125,11 @@ class Situation:
         waiting = [Waiting(self.bot_id, f"ls-{self.bot_id}", frozenset({queue}), by)]
         return offer_leases(store, [queue], waiting, NOW).claimed.get(self.bot_id)
 
+    def takes(self, store):
+        """The bot claims by itself what was claimed for it."""
+        lease = f"local-{self.request.task_id}-0-0"
+        return claim(store, self.bot_id, self.request.task_id, NOW + 1, lease)
+
     def cancels(self, store, name="alice", *, kill=False):
         actor = Actor(name, "", f"{name}-{self.request.task_id}")
         return cancel_task(store, self.request.task_id, actor, kill_running=kill, now_ms=NOW)
@@ -259,6 +264,34 @@ def test_every_order_of_deleting_a_bot_and_a_round_that_claims_leaves_no_run_alo
 
 
 @pytest.mark.spec("5.9.1.2")
+@pytest.mark.parametrize("what", ["the run", "the bot"])
+def test_every_order_of_giving_up_what_was_silent_and_its_bot_taking_the_run_has_one_winner(
+    stage, what
+):
+    """What was claimed for a bot that has not heard of it never begins after its end."""
+
+    def begin(stage):
+        at = only_for_its_bot(stage)
+        assert at.is_given(at.store) is not None
+        (doc,) = at.store.get(codec.LIVE, codec.live_key(at.bot_id))
+        at.judged_by = codec.read_live(doc)
+        return at
+
+    def gives_up(at, store):
+        if what == "the bot":
+            return bot_missing(store, at.judged_by, at.stamp("dead"))
+        run = run_id(at.request.task_id)
+        return run_missing(store, at.judged_by, run, at.stamp("lost")) is not None
+
+    def check(at, results):
+        is_given_up, said = results
+        ended = Skip("the task has ended: BOT_DIED")
+        assert said == (ended if is_given_up else Run(is_retry=True))
+        assert at.task().state == ("BOT_DIED" if is_given_up else "RUNNING")
+
+    stage.every(begin, gives_up, Situation.takes, check)
+
+
 def test_every_order_of_cancel_and_completion_lets_it_complete(stage):
     def check(at, results):
         _, canceled = results
