@@ -95,6 +95,10 @@ class Concurrency(Protocol):
         """Let others run for that long."""
         ...
 
+    def soon(self, fn: Callable[[], object]) -> None:
+        """Run fn, which waits for nothing, once all who can go on now have had their turn."""
+        ...
+
     def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
         """Run fn in the background once `event` is set, at the latest `timeout_s` from now."""
         ...
@@ -278,6 +282,10 @@ class Threads:
         """Sleep."""
         threading.Event().wait(seconds)
 
+    def soon(self, fn: Callable[[], object]) -> None:
+        """Run fn here: nobody tells who can go on."""
+        fn()
+
     def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
         """Wait for it on a daemon thread."""
         self.spawn(lambda: (event.wait(timeout_s), fn()))
@@ -323,6 +331,12 @@ class Greenlets:
     def sleep(self, seconds: float) -> None:
         """Sleep; the loop goes on meanwhile."""
         gevent.sleep(seconds)
+
+    def soon(self, fn: Callable[[], object]) -> None:
+        """Run fn behind what the loop has found to do by now."""
+        loop = self._hub.loop
+        is_here = _get_ident() == self._home
+        (loop.run_callback if is_here else loop.run_callback_threadsafe)(fn)
 
     def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
         """Nobody waits meanwhile: the loop starts a greenlet when it is time. To be called there.

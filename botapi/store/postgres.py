@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from botapi.clock import Clock, Rng
 from botapi.concurrency import Concurrency
+from botapi.store import postgres_reads
 from botapi.store import postgres_rows as rows
 from botapi.store.documents import MAX_TXN_DOCS, check_kind, check_limit, check_query, page_of
 from botapi.store.engine import Engine, check_schema
@@ -46,8 +47,6 @@ WRITERS = 8
 """Transactions of one process at a time."""
 POINT_READERS = 4
 QUERY_READERS = 4
-READ_S = 10.0
-"""How long a read may take."""
 OPEN_S = 10.0
 OLDEST_SERVER = 140_000
 
@@ -76,8 +75,9 @@ class PostgresStore(Engine):
         with ExitStack() as opened:
             self._writers = Lanes(writing, WRITERS, concurrency)
             opened.callback(self._writers.close)
-            self._points = Lanes(reading, POINT_READERS, concurrency)
-            opened.callback(self._points.close)
+            points = Lanes(reading, POINT_READERS, concurrency)
+            opened.callback(points.close)
+            self._points = postgres_reads.PointReads(points, concurrency, _documents)
             self._queries = Lanes(reading, QUERY_READERS, concurrency)
             opened.callback(self._queries.close)
             channel = self._queries.run(self._look, OPEN_S)
@@ -92,23 +92,21 @@ class PostgresStore(Engine):
     def get(self, kind: str, *keys: Key) -> list[Doc | None]:
         """A strong read by key; see the protocol."""
         check_kind(kind)
-        if not keys:
-            self._check_usable()
-            return []
-        found = {doc.key: doc for doc in self._docs(self._points, rows.get(kind, keys))}
+        self._check_usable()
+        found = self._points.get(kind, keys) if keys else {}
         return [found.get(key) for key in keys]
 
     def scan(self, kind: str, lo: Key, hi: Key, *, limit: int, reverse: bool = False) -> list[Doc]:
         """Documents of a key range; see the protocol."""
         check_limit(limit)
-        return self._docs(self._queries, rows.scan(kind, lo, hi, limit, reverse=reverse))
+        return self._read(_docs, rows.scan(kind, lo, hi, limit, reverse=reverse))
 
     def scan_keys(
         self, kind: str, lo: Key, hi: Key, *, limit: int, reverse: bool = False
     ) -> list[Key]:
         """Keys of a key range; see the protocol."""
         check_limit(limit)
-        answer = self._ask(self._queries, rows.scan_keys(kind, lo, hi, limit, reverse=reverse))
+        answer = self._ask(rows.scan_keys(kind, lo, hi, limit, reverse=reverse))
         return [row[0].decode() for row in answer.rows if row[0] is not None]
 
     def find(
@@ -126,7 +124,7 @@ class PostgresStore(Engine):
         check_limit(limit)
         bounds = (after, lo, hi)
         ordered = self._rarest_first(kind, all_of, bounds)
-        docs = self._docs(self._queries, rows.find(kind, ordered, bounds, limit + 1))
+        docs = self._read(_docs, rows.find(kind, ordered, bounds, limit + 1))
         return page_of(docs, limit)
 
     def count(
@@ -143,12 +141,12 @@ class PostgresStore(Engine):
         check_limit(up_to)
         bounds = (None, lo, hi)
         ordered = self._rarest_first(kind, all_of, bounds)
-        answer = self._ask(self._queries, rows.count(kind, ordered, bounds, up_to))
+        answer = self._ask(rows.count(kind, ordered, bounds, up_to))
         return from_int8(answer.rows[0][0]) or 0 if answer.rows else 0
 
     def kinds(self) -> list[str]:
         """The kinds that hold documents, or did; see the protocol."""
-        answer = self._ask(self._queries, rows.KINDS)
+        answer = self._ask(rows.KINDS)
         return sorted(row[0].decode() for row in answer.rows if row[0] is not None)
 
     def attempt(self, fn: Callable[[EngineTxn], T], *, timeout_s: float) -> T:
@@ -199,28 +197,23 @@ class PostgresStore(Engine):
         """The AnyOf with the fewest rows within the bounds first, as far as that is cheap."""
         if len(all_of) < 2:
             return list(all_of)
-        answer = self._ask(self._queries, rows.estimate(kind, all_of, bounds))
+        answer = self._ask(rows.estimate(kind, all_of, bounds))
         if not answer.rows:
             return list(all_of)
         counted = zip(map(from_int8, answer.rows[0]), range(len(all_of)), strict=True)
         return [all_of[index] for _, index in sorted((number or 0, at) for number, at in counted)]
 
-    def _docs(self, lanes: Lanes, statement: Statement) -> list[Doc]:
-        """The documents a statement finds, decoded on the thread that read them."""
-        return self._read(
-            lanes, lambda answer: [rows.to_doc(row) for row in answer.rows], statement
-        )
+    def _ask(self, statement: Statement) -> Answer:
+        return self._read(lambda answer: answer, statement)
 
-    def _ask(self, lanes: Lanes, statement: Statement) -> Answer:
-        return self._read(lanes, lambda answer: answer, statement)
-
-    def _read(self, lanes: Lanes, made: Callable[[Answer], T], statement: Statement) -> T:
+    def _read(self, made: Callable[[Answer], T], statement: Statement) -> T:
+        """What is made of the answer, on the thread that read it."""
         self._check_usable()
 
         def work(session: Session, job: Job) -> T:
             return made(_answer(session, statement, job.deadline))
 
-        return lanes.run(work, READ_S)
+        return self._queries.run(work, postgres_reads.READ_S)
 
     def _look(self, session: Session, job: Job) -> str:
         """Is this server fit, which kinds are there, and what is the channel of their hints?"""
@@ -243,6 +236,14 @@ class PostgresStore(Engine):
         self.check_open()
         if _thread.get_native_id() in self._inside:
             raise RuntimeError("a transaction function must touch nothing but its transaction")
+
+
+def _docs(answer: Answer) -> list[Doc]:
+    return [rows.to_doc(row) for row in answer.rows]
+
+
+def _documents(session: Session, job: Job, kind: str, keys: Sequence[Key]) -> list[Doc]:
+    return _docs(_answer(session, rows.get(kind, keys), job.deadline))
 
 
 def _answer(session: Session, statement: Statement, deadline: float) -> Answer:

@@ -83,14 +83,19 @@ class Job:
         self, work: Callable[[Session, "Job"], Any], ready: Event, timeout_s: float
     ) -> None:
         self.work = work
-        self.ready = ready
         self.deadline = monotonic() + timeout_s
         self.box: Box[Any] = Box(ready)
+        self._ready = ready
         self.after: Callable[[], None] | None = None
         """Called on the thread once whoever asked has its answer."""
         self._lock = native_lock()
         self._abandoned = False
         self._committing = False
+
+    def wait(self) -> None:
+        """Until the box is filled. Raises Outage or Ambiguous after the deadline."""
+        if not self._ready.wait(max(0.0, self.deadline - monotonic())):
+            raise self.abandon()
 
     @property
     def is_abandoned(self) -> bool:
@@ -129,20 +134,28 @@ class Lanes:
 
     def run(self, work: Callable[[Session, Job], T], timeout_s: float) -> T:
         """What work gives. Raises Outage or Ambiguous after the timeout."""
-        job = Job(work, self._concurrency.event(), timeout_s)
+        job = self.job(work, timeout_s)
+        self.put(job)
+        job.wait()
+        result: T = job.box.get()
+        return result
+
+    def job(self, work: Callable[[Session, Job], Any], timeout_s: float) -> Job:
+        """One to be put here, within `timeout_s` to be done."""
+        return Job(work, self._concurrency.event(), timeout_s)
+
+    def put(self, job: Job) -> None:
+        """Have it done; waits for nothing."""
         with self._gate:
             if self._closed:
-                raise Outage("the store is closed")
+                job.box.fail(Outage("the store is closed"))
+                return
             self._jobs += 1
             starts = self._jobs > self._threads < self._size
             self._threads += starts
             self._queue.put(job)
         if starts:
             start_native(self._work)
-        if not job.ready.wait(timeout_s):
-            raise job.abandon()
-        result: T = job.box.get()
-        return result
 
     def close(self) -> None:
         """Finish the jobs that are queued, end the threads and their connections."""

@@ -13,7 +13,13 @@ import pytest
 from botapi.clock import SystemClock
 from botapi.concurrency import Greenlets, Threads
 from botapi.store import postgres as engine
-from botapi.store import postgres_listen, postgres_pool, postgres_rows, postgres_wire
+from botapi.store import (
+    postgres_listen,
+    postgres_pool,
+    postgres_reads,
+    postgres_rows,
+    postgres_wire,
+)
 from botapi.store.postgres import PostgresStore
 from botapi.store.protocol import Ambiguous, Conflict, Outage, StoreError, StoreFull
 from tests.store.conformance.support import (
@@ -90,7 +96,7 @@ class TestFrozen:
     def test_every_call_ends_in_time_and_the_store_comes_back_by_itself(
         self, postgres, store, monkeypatch
     ):
-        monkeypatch.setattr(engine, "READ_S", 0.5)
+        monkeypatch.setattr(postgres_reads, "READ_S", 0.5)
         increment(store)
         postgres.pause()
 
@@ -498,6 +504,42 @@ class TestCosts:
                 call()
             taken[name] = len(sent)
         assert taken == {"blind": 1, "one read": 2, "absent": 3, "take": 3, "get": 1}
+
+    def test_reads_that_are_asked_for_in_one_moment_are_one_round_trip(
+        self, postgres_dsn, monkeypatch
+    ):
+        with opened(postgres_dsn, Greenlets()) as store:
+            put(store, "thing", *(doc(f"k{n}") for n in range(10)))
+            put(store, "other", doc("k1", n=1))
+            with round_trips(monkeypatch) as sent:
+                calls = [gevent.spawn(store.get, "thing", f"k{n}", "k1") for n in range(12)]
+                calls.append(gevent.spawn(store.get, "other", "k1"))
+                gevent.joinall(calls, LIMIT_S, raise_error=True)
+            assert len(sent) == 2  # one of each kind
+            there = [[doc(f"k{n}"), doc("k1")] for n in range(10)]
+            absent = [[None, doc("k1")]] * 2
+            assert [call.value for call in calls] == [*there, *absent, [doc("k1", n=1)]]
+
+    def test_reads_of_one_moment_fail_alone_when_they_are_of_another_kind(self, postgres_dsn, sql):
+        with opened(postgres_dsn, Greenlets()) as store:
+            put(store, "thing", doc("k"))
+            put(store, "broken", doc("k"))
+            sql("ALTER TABLE d_broken RENAME COLUMN body TO corpse")
+            good = [gevent.spawn(store.get, "thing", "k") for _ in range(2)]
+            bad = [gevent.spawn(store.get, "broken", "k") for _ in range(2)]
+            gevent.joinall([*good, *bad], LIMIT_S)
+        assert [call.value for call in good] == [[doc("k")]] * 2
+        assert all(isinstance(call.exception, Outage) for call in bad)
+
+    def test_read_of_many_keys_travels_alone(self, postgres_dsn, monkeypatch):
+        with opened(postgres_dsn, Greenlets()) as store:
+            put(store, "thing", doc("k"))
+            many = [f"k{n}" for n in range(postgres_reads.MOST_KEYS)]
+            with round_trips(monkeypatch) as sent:
+                calls = [gevent.spawn(store.get, "thing", *keys) for keys in (["k"], many, ["k"])]
+                gevent.joinall(calls, LIMIT_S, raise_error=True)
+            assert len(sent) == 3
+            assert [call.value[0] for call in calls] == [doc("k"), None, doc("k")]
 
     def test_loop_goes_on_while_the_server_is_slow(self, postgres_dsn, sql):
         """A table is locked for a while: the greenlets that need it wait, the loop does not."""

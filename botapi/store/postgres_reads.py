@@ -1,0 +1,69 @@
+"""Reads by key: those of one kind that are asked for in one moment travel as one statement.
+
+When the held calls of many bots end together, their polls arrive together too, and each would
+be a turn of a thread and a round trip of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from botapi.concurrency import Concurrency, native_lock
+from botapi.store.postgres_pool import Job, Lanes, Session
+from botapi.store.protocol import Doc, Key
+
+READ_S = 10.0
+"""How long a read may take."""
+MOST_KEYS = 256
+"""In a statement of several callers; who asks for more travels alone."""
+
+Read: TypeAlias = Callable[[Session, Job, str, Sequence[Key]], list[Doc]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """One statement; more keys may join it until it is sent."""
+
+    kind: str
+    keys: dict[Key, None]
+    job: Job
+
+
+class PointReads:
+    """The reads of this process. `read` is one statement, on the thread of a session."""
+
+    def __init__(self, lanes: Lanes, concurrency: Concurrency, read: Read) -> None:
+        self._lanes = lanes
+        self._concurrency = concurrency
+        self._read = read
+        self._gate = native_lock()
+        self._open: dict[str, _Together] = {}
+
+    def get(self, kind: str, keys: Sequence[Key]) -> dict[Key, Doc]:
+        """These documents as far as they are there, and maybe more. Raises Outage in time."""
+        with self._gate:
+            together = self._open.get(kind)
+            is_new = together is None or len(together.keys) + len(keys) > MOST_KEYS
+            if together is None or is_new:
+                together = self._open[kind] = self._begin(kind)
+            together.keys.update(dict.fromkeys(keys))
+        if is_new:
+            self._concurrency.soon(partial(self._send, together))
+        together.job.wait()
+        found: dict[Key, Doc] = together.job.box.get()
+        return found
+
+    def _begin(self, kind: str) -> _Together:
+        keys: dict[Key, None] = {}
+
+        def work(session: Session, job: Job) -> dict[Key, Doc]:
+            return {doc.key: doc for doc in self._read(session, job, kind, list(keys))}
+
+        return _Together(kind, keys, self._lanes.job(work, READ_S))
+
+    def _send(self, together: _Together) -> None:
+        with self._gate:
+            if self._open.get(together.kind) is together:
+                del self._open[together.kind]
+        self._lanes.put(together.job)
