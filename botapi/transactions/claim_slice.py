@@ -132,8 +132,8 @@ def _stage_taken(txn: Txn, known: tuple[Bot, Doc], claim: Claim, now_ms: int) ->
     All servers must know at once that it has spoken of the run: its silence before was none.
     """
     bot, was = known
-    changes = {"claim_seq": claim.seq, "polls_before_claim": claim.recent_polls, "given_lease": ""}
-    txn.put(codec.BOT, codec.bot_doc(replace(bot, **changes), was))
+    own = replace(bot, claim_seq=claim.seq, polls_before_claim=claim.recent_polls, given_lease="")
+    txn.put(codec.BOT, codec.bot_doc(own, was))
     (live_was,) = txn.get(codec.LIVE, codec.live_key(bot.bot_id))
     live = codec.read_live(live_was) if live_was is not None else LiveBot(bot.bot_id, now_ms)
     heard = replace(live, seen_ms=max(live.seen_ms, now_ms), run_seen_ms=now_ms)
