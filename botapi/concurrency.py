@@ -96,7 +96,10 @@ class Concurrency(Protocol):
         ...
 
     def soon(self, fn: Callable[[], object]) -> None:
-        """Run fn, which waits for nothing, once all who can go on now have had their turn."""
+        """Run fn, which waits for nothing, once all who can go on now have had their turn.
+
+        Called on a native thread it runs at once.
+        """
         ...
 
     def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
@@ -334,9 +337,10 @@ class Greenlets:
 
     def soon(self, fn: Callable[[], object]) -> None:
         """Run fn behind what the loop has found to do by now."""
-        loop = self._hub.loop
-        is_here = _get_ident() == self._home
-        (loop.run_callback if is_here else loop.run_callback_threadsafe)(fn)
+        if _get_ident() == self._home:
+            self._hub.loop.run_callback(fn)
+        else:
+            fn()
 
     def after(self, event: Event, timeout_s: float, fn: Callable[[], object]) -> None:
         """Nobody waits meanwhile: the loop starts a greenlet when it is time. To be called there.

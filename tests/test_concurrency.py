@@ -92,6 +92,11 @@ def test_greenlet_goes_on_with_what_comes_after_another_event_also_after_an_erro
     assert "the first one fails" in caplog.text
 
 
+def in_a_reader(fn):
+    greenlets = Greenlets()
+    greenlets.native(lambda: greenlets.soon(fn))
+
+
 def test_what_begins_together_runs_together():
     waits = Greenlets()
     event, both = waits.event(), []
@@ -119,6 +124,27 @@ def fixture_naps(monkeypatch):
     monkeypatch.setattr(at_work, "loop", False)
     monkeypatch.setattr(at_work, "writer", False)
     return naps
+
+
+def test_what_is_to_be_done_soon_comes_behind_those_who_can_go_on():
+    greenlets, order = Greenlets(), []
+
+    def first():
+        greenlets.soon(lambda: order.append("soon"))
+        order.append("first")
+
+    for act in (first, lambda: order.append("second"), lambda: order.append("third")):
+        greenlets.spawn(act)
+    greenlets.sleep(0.01)
+    assert order == ["first", "second", "third", "soon"]
+
+
+@pytest.mark.parametrize("call", [lambda fn: Threads().soon(fn), in_a_reader])
+def test_what_is_to_be_done_soon_is_done_at_once_where_no_loop_is(call):
+    order = []
+    call(lambda: order.append("soon"))
+    order.append("after")
+    assert order == ["soon", "after"]
 
 
 def test_reader_naps_before_each_item_while_the_writer_is_at_work(naps):

@@ -4,12 +4,13 @@ When the held calls of many bots end together, their polls arrive together too, 
 be a turn of a thread and a round trip of its own.
 """
 
+import _thread
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from botapi.concurrency import Concurrency, native_lock
+from botapi.concurrency import Concurrency
 from botapi.store.postgres_pool import Job, Lanes, Session
 from botapi.store.protocol import Doc, Key
 
@@ -25,31 +26,33 @@ Read: TypeAlias = Callable[[Session, Job, str, Sequence[Key]], list[Doc]]
 class _Together:
     """One statement; more keys may join it until it is sent."""
 
-    kind: str
     keys: dict[Key, None]
     job: Job
 
 
 class PointReads:
-    """The reads of this process. `read` is one statement, on the thread of a session."""
+    """The reads of this process. `read` is one statement, on the thread of a session.
+
+    Those of one thread travel together, which are those of the loop: who has a thread of its own
+    asks for one at a time.
+    """
 
     def __init__(self, lanes: Lanes, concurrency: Concurrency, read: Read) -> None:
         self._lanes = lanes
         self._concurrency = concurrency
         self._read = read
-        self._gate = native_lock()
-        self._open: dict[str, _Together] = {}
+        self._open: dict[tuple[str, int], _Together] = {}
 
     def get(self, kind: str, keys: Sequence[Key]) -> dict[Key, Doc]:
         """These documents as far as they are there, and maybe more. Raises Outage in time."""
-        with self._gate:
-            together = self._open.get(kind)
-            is_new = together is None or len(together.keys) + len(keys) > MOST_KEYS
-            if together is None or is_new:
-                together = self._open[kind] = self._begin(kind)
-            together.keys.update(dict.fromkeys(keys))
+        at = kind, _thread.get_native_id()
+        together = self._open.get(at)
+        is_new = together is None or len(together.keys) + len(keys) > MOST_KEYS
+        if together is None or is_new:
+            together = self._open[at] = self._begin(kind)
+        together.keys.update(dict.fromkeys(keys))
         if is_new:
-            self._concurrency.soon(partial(self._send, together))
+            self._concurrency.soon(partial(self._send, at, together))
         together.job.wait()
         found: dict[Key, Doc] = together.job.box.get()
         return found
@@ -60,10 +63,9 @@ class PointReads:
         def work(session: Session, job: Job) -> dict[Key, Doc]:
             return {doc.key: doc for doc in self._read(session, job, kind, list(keys))}
 
-        return _Together(kind, keys, self._lanes.job(work, READ_S))
+        return _Together(keys, self._lanes.job(work, READ_S))
 
-    def _send(self, together: _Together) -> None:
-        with self._gate:
-            if self._open.get(together.kind) is together:
-                del self._open[together.kind]
+    def _send(self, at: tuple[str, int], together: _Together) -> None:
+        if self._open.get(at) is together:
+            del self._open[at]
         self._lanes.put(together.job)
