@@ -37,6 +37,11 @@ BEHIND_S = 0.25
 QUEUED = 64
 """Connections that wait to be accepted: with more, a process that shares them is behind, though
 its own loop may be in time, as it takes a few of them in a turn."""
+AT_A_TIME = 64
+"""New connections that are let in between two looks at how late the loop is, a tenth of a second.
+
+Else a herd is let in by hundreds before the loop is late.
+"""
 FEW = 20
 """New connections in a second that are let in even then: a slow machine is no herd.
 
@@ -94,6 +99,7 @@ class Admission:
         self._waiting: deque[_Waiter] = deque()
         self._late_s = 0.0
         self._queued = 0
+        self._new = 0
         self._come = _InASecond()
         self._outages = _InASecond()
         self._turned_away = 0
@@ -111,7 +117,11 @@ class Admission:
     def note_late(self, seconds: float, queued: int = 0) -> None:
         """How much later than wanted the loop did something just now, and how many connections
         nobody has accepted yet."""
-        self._late_s, self._queued = seconds, queued
+        self._late_s, self._queued, self._new = seconds, queued, 0
+
+    def note_new(self) -> None:
+        """One more connection was accepted."""
+        self._new += 1
 
     def is_behind(self) -> bool:
         """Is more asked of this process now than it can do soon?"""
@@ -120,7 +130,7 @@ class Admission:
 
     def is_too_much(self, waited_s: float) -> bool:
         """Is `turned_away` to be asked of a connection that waited so long?"""
-        return waited_s > WAITED_S or self.is_behind()
+        return self._new > AT_A_TIME or waited_s > WAITED_S or self.is_behind()
 
     def turned_away(self, first_words: bytes, waited_s: float = 0.0) -> bytes:
         """The whole answer to a request that begins so; empty when it is let in."""

@@ -161,6 +161,7 @@ class Worker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def _turns_away(self, client: Any) -> bool:  # noqa: ANN401 - gunicorn's socket
         """Was it answered by its first words, or had none?"""
         admission = self.app.parts.admission
+        admission.note_new()
         waited = waited_s(client)
         if self.cfg.is_ssl or not admission.is_too_much(waited):
             return False

@@ -184,6 +184,18 @@ def test_connection_that_waited_for_long_is_turned_away_although_the_process_is_
     assert doors.turned_away(b"POST /swarming/api/v1/bot/claim ", admission.WAITED_S + 0.1) == b""
 
 
+def test_many_connections_of_one_moment_are_turned_away_before_the_loop_is_late(doors, monkeypatch):
+    monkeypatch.setattr(admission, "FEW", 0)
+    for _ in range(2):
+        doors.note_late(0.0)
+        for _ in range(admission.AT_A_TIME):
+            doors.note_new()
+            assert doors.turned_away(HANDSHAKE) == b""
+        doors.note_new()
+        assert doors.turned_away(HANDSHAKE)
+        assert doors.turned_away(b"POST /swarming/api/v1/bot/claim ") == b""
+
+
 @pytest.mark.parametrize(("queued", "few"), [(0, admission.FEW), (10_000, admission.FEW_QUEUED)])
 def test_few_are_let_in_each_second_however_late_it_is(queued, few):
     clock = FakeClock()
