@@ -15,9 +15,12 @@ import json  # noqa: E402
 import random  # noqa: E402
 import resource  # noqa: E402
 import signal  # noqa: E402
+import socket  # noqa: E402
+import struct  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from functools import partial  # noqa: E402
 from http.client import HTTPMessage  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import IO, Any  # noqa: E402
@@ -37,6 +40,10 @@ from bot_client.transport import READ_TIMEOUT_S, Reply, Transport, asked_pause  
 KIND_OF = {API + "handshake": "handshake", API + "poll": "poll", API + "claim": "report"}
 CREATE, UPDATE = API + "rbe/session/create", API + "rbe/session/update"
 REPORT_S = 1.0
+SO_TIMESTAMPNS = 35
+"""Linux: what is read comes with the time at which the kernel had it; Python does not name it."""
+STAMP = struct.Struct("@qq")
+STAMP_BYTES = socket.CMSG_SPACE(STAMP.size)
 MAX_ERRORS = 20
 
 
@@ -57,14 +64,16 @@ class Noted(Transport):
     """A transport that writes each attempt down.
 
     It reads answers as `bench.wire` does, with less work than `http.client`: in a fleet each bot
-    has a machine of its own, here all of them share two cores with the server.
+    has a machine of its own, here all of them share two cores with the server. For the same
+    reason a call lasts from when its bytes are handed to the system until the answer has come by
+    the kernel's stamp: how long this process then needs to look at it is no bot's time.
     """
 
     def __init__(self, url: str, calls: IO[bytes]) -> None:
         super().__init__(url)
         self._calls = calls
         self.is_held = False
-        self.is_open = False
+        self._sent = self._came = 0.0
 
     def request(
         self,
@@ -75,27 +84,40 @@ class Noted(Transport):
         timeout_s: float = READ_TIMEOUT_S,
     ) -> Reply:
         """As any; with its time, its status and what it was asked to wait."""
-        began, status, wait = time.monotonic(), 0, 0
+        self._sent = self._came = time.monotonic()
+        status, wait = 0, 0
         try:
             reply = super().request(method, path, body, headers, timeout_s)
             status = reply.status
             wait = int(reply.headers.get("Retry-After") or 0)
         finally:
-            record = CALL.pack(began, time.monotonic(), status, self._kind(path), min(wait, 255))
+            record = CALL.pack(self._sent, self._came, status, self._kind(path), min(wait, 255))
             self._calls.write(record)
         return reply
 
     def _attempt(self, _method: str, raw: bytes, timeout_s: float) -> Reply:
         connection = self._connection or self._open(timeout_s)
         connection.sock.settimeout(timeout_s)
+        connection.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._sent = time.monotonic()
         connection.sock.sendall(raw)
-        status, found, body = receive(connection.sock)
+        status, found, body = receive(connection.sock, partial(self._recv, connection.sock))
         if found.get("connection") == "close":
             self.close()
         headers = HTTPMessage()
         for name in ("content-type", "retry-after"):
             headers[name] = found.get(name, "")
         return Reply(status, headers, body)
+
+    def _recv(self, sock: socket.socket, size: int) -> bytes:
+        """As the socket's own; notes when the kernel had it."""
+        data, stamps, _flags, _address = sock.recvmsg(size, STAMP_BYTES)
+        self._came = time.monotonic()
+        for level, kind, stamp in stamps:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = STAMP.unpack(stamp)
+                self._came -= max(0.0, time.time() - seconds - nanoseconds / 1e9)
+        return data
 
     def _kind(self, path: str) -> int:
         if path == UPDATE:

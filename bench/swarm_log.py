@@ -25,7 +25,7 @@ class Made:
 
     @property
     def seconds(self) -> float:
-        """From the first byte of the connection, or of the request, to the answer's last."""
+        """From the request's bytes to the answer's, as the kernel had them; without connecting."""
         return self.ended - self.began
 
 

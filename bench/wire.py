@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,26 +60,30 @@ class Connection:
         return self.send("POST", path, body, headers)
 
 
-def receive(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+def receive(
+    connection: socket.socket, recv: Callable[[int], bytes] | None = None
+) -> tuple[int, dict[str, str], bytes]:
     """Status, headers with small names, and body of the one answer that is on its way.
 
-    Raises OSError, also when the server hangs up before the end.
+    `recv`: what reads, instead of the socket's own. Raises OSError, also when the server hangs up
+    before the end.
     """
+    recv = recv or connection.recv
     data = b""
     while b"\r\n\r\n" not in data:
-        data += _more(connection)
+        data += _more(recv)
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     length = int(headers.get("content-length", 0))
     while len(body) < length:
-        body += _more(connection)
+        body += _more(recv)
     return int(first.split(" ", 2)[1]), headers, body
 
 
-def _more(connection: socket.socket) -> bytes:
-    data = connection.recv(262_144)
+def _more(recv: Callable[[int], bytes]) -> bytes:
+    data = recv(262_144)
     if not data:
         raise ConnectionResetError("the server closed the connection")
     return data
