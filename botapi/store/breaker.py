@@ -9,6 +9,7 @@ its success closes the circuit. A call that the store answers, even with a confl
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
+from weakref import WeakSet
 
 from botapi.clock import Clock
 from botapi.store.protocol import (
@@ -37,12 +38,16 @@ log = logging.getLogger(__name__)
 
 
 class Circuit:
-    """One kind of calls. Any thread may call; a race costs a probe more or less."""
+    """One kind of calls. Any thread may call; a race costs a probe more or less.
+
+    A failure that several callers share, since their reads travelled as one, is one failure.
+    """
 
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
         self._clock = clock
         self._failures = 0
+        self._counted: WeakSet[Outage] = WeakSet()
         self._pause_s = FIRST_PROBE_S
         self._probe_at = 0.0
 
@@ -55,8 +60,8 @@ class Circuit:
         except StoreFull:
             self._answered()
             raise
-        except Outage:
-            self._failed()
+        except Outage as failure:
+            self._failed(failure)
             raise
         except BaseException:
             self._answered()
@@ -73,7 +78,10 @@ class Circuit:
         self._probe_at = now + self._pause_s  # whoever comes while the probe waits is refused
         self._pause_s = min(LONGEST_PROBE_S, 2 * self._pause_s)
 
-    def _failed(self) -> None:
+    def _failed(self, failure: Outage) -> None:
+        if failure in self._counted:
+            return
+        self._counted.add(failure)
         self._failures += 1
         if self._failures == FAILURES:
             log.error("the store did not answer %d %s: refused from now", FAILURES, self._name)

@@ -1,5 +1,7 @@
 """A store that is away: calls in vain are few, and it is noticed when it is back."""
 
+from copy import copy
+
 import pytest
 
 from botapi.concurrency import Threads
@@ -10,7 +12,7 @@ from tests.fakes.clock import FakeClock, FakeRng
 
 
 class Away(MemoryStore):
-    """A store whose reads and attempts raise what the test says, and are counted."""
+    """A store whose reads and attempts fail as the test says, each anew, and are counted."""
 
     read_error = write_error = None
     reads = writes = 0
@@ -18,13 +20,13 @@ class Away(MemoryStore):
     def get(self, kind, *keys):
         self.reads += 1
         if self.read_error:
-            raise self.read_error
+            raise copy(self.read_error)
         return super().get(kind, *keys)
 
     def transact(self, fn, *, label, deadline_s=10.0):
         self.writes += 1
         if self.write_error:
-            raise self.write_error
+            raise copy(self.write_error)
         return super().transact(fn, label=label, deadline_s=deadline_s)
 
 
@@ -118,6 +120,22 @@ def test_others_are_refused_while_the_probe_waits_for_its_answer(store, away, cl
     fail(read, store, 1)
     assert refused
     assert away.reads == asked + 1
+
+
+def test_failure_that_many_callers_share_is_one(store, away, monkeypatch):
+    shared = Outage("gone")
+
+    def fail_together(kind, *keys):
+        away.reads += 1
+        raise shared
+
+    monkeypatch.setattr(away, "get", fail_together)
+    fail(read, store, 3 * FAILURES)
+    assert away.reads == 3 * FAILURES
+    monkeypatch.undo()
+    away.read_error = Outage("gone")
+    fail(read, store, 3 * FAILURES)
+    assert away.reads == 4 * FAILURES - 1
 
 
 @pytest.mark.parametrize("error", [StoreFull("full"), Conflict("lost"), ValueError("bad")])
