@@ -112,6 +112,14 @@ class Bot:
         """Both reasons together."""
         return Health(self.quarantined, self.maintenance)
 
+    @property
+    def run(self) -> tuple[str, str]:
+        """What its silence is judged for: its task, and the lease that it has not claimed itself.
+
+        A bot that claims what it had missed has spoken of its run.
+        """
+        return self.task_id, self.given_lease
+
     def has_missed_its_lease(self, heard: str | None) -> bool:
         """Was a lease claimed for it whose answer it never saw? `heard` is the latest it knows,
         None when it does not say."""

@@ -384,7 +384,7 @@ class Sweeps:
             silent = silent_s(now_ms, max(live.seen_ms, started_ms), self.ready_ms)
             if silent <= self._limit_s(grace_s):
                 return False
-        return bot_missing(self.store, live, self._stamp(now_ms), bot.task_id)
+        return bot_missing(self.store, live, bot, self._stamp(now_ms))
 
     def _run_of(self, bot: Bot) -> tuple[float, int]:
         """The grace period of the bot's run in seconds, and when it was claimed."""
@@ -409,7 +409,7 @@ class Sweeps:
         limit_s = request.bot_ping_tolerance_s + self.settings.seen_flush_s
         if silent_s(now_ms, heard_ms, self.ready_ms) <= limit_s:
             return self._overdue(bot, task, request.slices[task.slice_index], now_ms)
-        finished = run_missing(self.store, live, bot.task_id, self._stamp(now_ms))
+        finished = run_missing(self.store, live, bot, self._stamp(now_ms))
         return finished is not None and finished.changed
 
     def _overdue(self, bot: Bot, task: Task, chosen: Slice, now_ms: int) -> bool:

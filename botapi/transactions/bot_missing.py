@@ -1,6 +1,6 @@
 """A bot that fell silent, a run nobody speaks of, a run that nobody stops: all end the run."""
 
-from botapi.domain.bot import LiveBot
+from botapi.domain.bot import Bot, LiveBot
 from botapi.domain.bot_event import BotUpdate, EventKind
 from botapi.domain.completion import EndedBy, Ending
 from botapi.domain.names import parse_task_id
@@ -10,12 +10,11 @@ from botapi.transactions.finish_task import Finished, stage_end, stage_finish
 from botapi.transactions.update_bot import Stamp, stage_update
 
 
-def bot_missing(store: Store, seen: LiveBot, stamp: Stamp, task_id: str | None = None) -> bool:
+def bot_missing(store: Store, seen: LiveBot, judged: Bot, stamp: Stamp) -> bool:
     """Mark the bot dead and abandon its run; False when it was heard of meanwhile.
 
-    `seen` and the run `task_id` (None: whatever it is) are what the sweep judged by; they are
-    compared with the stored records again. The bot goes on naming the task it died on
-    (bot-api 5.6).
+    `seen` and `judged` are what the sweep judged by; they are compared with the stored records
+    again. The bot goes on naming the task it died on (bot-api 5.6).
     """
 
     def work(txn: Txn) -> bool:
@@ -26,7 +25,7 @@ def bot_missing(store: Store, seen: LiveBot, stamp: Stamp, task_id: str | None =
         if live_doc is None or bot_doc is None:
             return False
         bot = codec.read_bot(bot_doc)
-        if bot.dead or task_id not in {None, bot.task_id}:
+        if bot.dead or bot.run != judged.run:
             return False
         if codec.read_live(live_doc).seen_ms > seen.seen_ms:
             return False
@@ -52,10 +51,11 @@ def forget_live(store: Store, bot_id: str) -> bool:
     return store.transact(work, label="forget_live")
 
 
-def run_missing(store: Store, seen: LiveBot, run_id: str, stamp: Stamp) -> Finished | None:
+def run_missing(store: Store, seen: LiveBot, judged: Bot, stamp: Stamp) -> Finished | None:
     """End a run whose bot is there but has said nothing of it for the ping tolerance.
 
-    None when the run or the record changed meanwhile.
+    None when the run or the record changed meanwhile: `seen` and `judged` are what the sweep
+    judged by.
     """
 
     def work(txn: Txn) -> Finished | None:
@@ -67,11 +67,11 @@ def run_missing(store: Store, seen: LiveBot, run_id: str, stamp: Stamp) -> Finis
             return None
         if codec.read_live(live_doc).run_seen_ms > seen.run_seen_ms:
             return None
-        if codec.read_bot(bot_doc).task_id != run_id:
+        if codec.read_bot(bot_doc).run != judged.run:
             return None
         error = "the bot has said nothing of this run for too long"
         ending = Ending(EndedBy.ABANDONED, error=error)
-        return stage_finish(txn, parse_task_id(run_id), ending, stamp.now_ms)
+        return stage_finish(txn, parse_task_id(judged.task_id), ending, stamp.now_ms)
 
     return store.transact(work, label="run_missing")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from botapi import __version__
-from botapi.domain.bot import TERMINATION_FLAG, Bot, LiveBot
+from botapi.domain.bot import TERMINATION_FLAG, Bot
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.claim import Attempt, Decision, Run, Skip, Terminate, decide
 from botapi.domain.names import run_id
@@ -115,29 +115,49 @@ def stage_claim(txn: Txn, claim: Claim, stamp: Stamp) -> Claimed:
     )
     offer = codec.read_offer(offer_doc) if offer_doc is not None else None
     decision = decide(task, request, bot, offer, claim.attempt)
+    is_missed = bot.was_given(claim.attempt.claim_id) and not claim.given_lease
     match decision:
         case Run(is_retry=False) | Terminate(is_retry=False):
             task = _stage_run(txn, (task, task_was), request, (bot, bot_doc), claim, stamp)
-        case Run(is_retry=True) | Terminate(is_retry=True):
-            if bot.was_given(claim.attempt.claim_id) and not claim.given_lease:
-                _stage_taken(txn, (bot, bot_doc), claim, stamp.now_ms)
+        case Run() | Terminate() if is_missed:
+            task = _stage_taken(txn, (task, task_was), (bot, bot_doc), claim, stamp.now_ms)
+        case Skip(reason) if is_missed and bot.task_id == run_id(task.task_id):
+            _stage_never_begun(txn, (bot, bot_doc), claim, stamp, reason)
         case _:
             pass
     return Claimed(decision, task, request, bot)
 
 
-def _stage_taken(txn: Txn, known: tuple[Bot, Doc], claim: Claim, now_ms: int) -> None:
+def _stage_taken(
+    txn: Txn, of: tuple[Task, Doc], known: tuple[Bot, Doc], claim: Claim, now_ms: int
+) -> Task:
     """The bot claims what was claimed for it: from now on it is a claim like any.
 
-    All servers must know at once that it has spoken of the run: its silence before was none.
+    Its run starts now, and whoever judged it by the silence before must look again.
     """
-    bot, was = known
+    (old, old_doc), (bot, was) = of, known
+    new = replace(old, started_ms=now_ms)
+    txn.put(codec.TASK, codec.task_doc(new, old_doc))
+    txn.delete(codec.RUN_TIME, codec.run_time_key(old, codec.RunTime.STARTED))
+    txn.put(codec.RUN_TIME, codec.run_time_doc(new, codec.RunTime.STARTED))
     own = replace(bot, claim_seq=claim.seq, polls_before_claim=claim.recent_polls, given_lease="")
     txn.put(codec.BOT, codec.bot_doc(own, was))
-    (live_was,) = txn.get(codec.LIVE, codec.live_key(bot.bot_id))
-    live = codec.read_live(live_was) if live_was is not None else LiveBot(bot.bot_id, now_ms)
-    heard = replace(live, seen_ms=max(live.seen_ms, now_ms), run_seen_ms=now_ms)
-    txn.put(codec.LIVE, codec.live_doc(heard, live_was))
+    return new
+
+
+def _stage_never_begun(
+    txn: Txn, known: tuple[Bot, Doc], claim: Claim, stamp: Stamp, reason: str
+) -> None:
+    """What was claimed for the bot has ended before it heard of it: it is free at once.
+
+    As its next poll would make it. It stays known that the lease was given: a repeat of this
+    claim is no repeat of one that was answered `run`.
+    """
+    lease = known[0].given_lease
+    update = BotUpdate(
+        EventKind.BOT_POLLING, message=reason, call=claim.call, seq=claim.seq, heard=lease
+    )
+    stage_update(txn, claim.bot_id, update, stamp, known=known)
 
 
 def _stage_run(

@@ -103,15 +103,31 @@ def test_lease_whose_answer_was_lost_is_said_again_and_the_bot_claims_it(parts, 
     assert stored_bot(parts).task_id == run_of(request)
 
 
-def test_bot_that_takes_its_missed_lease_is_heard_of_by_every_server(parts, bot, clock):
+def test_run_of_a_missed_lease_begins_when_the_bot_takes_it(parts, bot, clock):
     request = submit(parts)
     ask(bot)
     clock.advance(50)
     bot.claim(ask(bot)["lease"])
-    (live,) = parts.store.get(codec.LIVE, codec.live_key("vm1"))
-    assert codec.read_live(live).run_seen_ms == codec.read_live(live).seen_ms == clock.now_ms()
+    task = stored_task(parts, request)
+    assert task.started_ms == task.created_ms + 50_000 == clock.now_ms()
+    times = parts.store.scan_keys(codec.RUN_TIME, "", "~", limit=9)
+    assert times == [codec.run_time_key(task, codec.RunTime.STARTED)]
     after = stored_bot(parts)
     assert (after.given_lease, after.claim_seq, after.task_id) == ("", bot.seq, run_of(request))
+
+
+def test_run_that_was_silent_until_its_bot_took_it_is_not_given_up(parts, bot, clock):
+    """Whatever other servers have stored of what they last heard of it."""
+    request = submit(parts)
+    ask(bot)
+    (live,) = parts.store.get(codec.LIVE, codec.live_key("vm1"))
+    clock.advance(request.bot_ping_tolerance_s + 500)
+    bot.open_lease_session()
+    bot.claim(ask(bot)["lease"])
+    parts.last_seen.forget("vm1")
+    parts.store.write_many([(codec.LIVE, live)])
+    assert parts.sweeps.round()["runs"] == 0
+    assert stored_task(parts, request).state == "RUNNING"
 
 
 def test_missed_lease_that_was_taken_is_a_claim_like_any(parts, bot):
@@ -129,15 +145,19 @@ def test_missed_lease_that_was_taken_is_a_claim_like_any(parts, bot):
 
 
 def test_missed_run_that_has_ended_does_not_begin(parts, bot, clock):
-    request = submit(parts)
+    submit(parts)
     ask(bot)
     lease = ask(bot)["lease"]
     (live,) = parts.store.get(codec.LIVE, codec.live_key("vm1"))
     stamp = Stamp(clock.now_ms(), "lost", 1)
-    run_missing(parts.store, codec.read_live(live), run_of(request), stamp)
-    with nothing_changes(parts.store):
-        said = bot.claim(lease)
+    run_missing(parts.store, codec.read_live(live), stored_bot(parts), stamp)
+    said = bot.claim(lease)
     assert said == {"cmd": "skip", "reason": "the task has ended: BOT_DIED"}
+    assert stored_bot(parts).task_id == ""
+    with nothing_changes(parts.store):
+        assert bot.claim(lease) == said
+    submit(parts, number=2)
+    assert ask(bot)["skep"]["claim"]["cmd"] == "run"
 
 
 def test_lease_whose_answer_was_lost_is_said_again_in_another_lease_session(parts, bot):

@@ -21,7 +21,7 @@ from botapi.transactions.update_bot import Stamp
 from tests.factories import LOOPBACK_CFG, make_request
 from tests.fakes.person import Person, new_key
 from tests.fakes.sts_stub import sts_stub
-from tests.handlers.test_life_of_a_bot import submit
+from tests.handlers.test_life_of_a_bot import stored_bot, submit
 from tests.transactions.stores import dump, open_store
 
 ACCOUNT = "builder@accounts.example"
@@ -180,7 +180,9 @@ def test_bot_that_was_given_up_gets_no_token_for_the_task_it_died_on(
 ):
     parts.last_seen.flush(everything=True)
     seen = parts.last_seen.get(bot.bot_id)[bot.bot_id]
-    assert bot_missing(parts.store, seen, Stamp(clock.now_ms(), "missing", 10**12))
+    assert bot_missing(
+        parts.store, seen, stored_bot(parts), Stamp(clock.now_ms(), "missing", 10**12)
+    )
     ask(bot, path, task_id=running)
     is_refused(bot, 400, f"{running} has ended")
 

@@ -95,7 +95,9 @@ def kill(admin, run):
 def die(parts):
     """The server gives the bot up; BotInfo goes on naming the task."""
     seen = LiveBot("vm1", parts.clock.now_ms() + 10**9)
-    assert bot_missing(parts.store, seen, Stamp(parts.clock.now_ms(), "missing", 10**12))
+    assert bot_missing(
+        parts.store, seen, stored_bot(parts), Stamp(parts.clock.now_ms(), "missing", 10**12)
+    )
     assert stored_bot(parts).task_id
 
 

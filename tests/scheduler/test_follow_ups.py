@@ -10,7 +10,7 @@ from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.domain.completion import Cause, EndedBy, Ending, cause_of
 from botapi.domain.names import run_id
 from botapi.store import codec
-from botapi.store.protocol import Outage
+from botapi.store.protocol import Outage, join_key
 from botapi.transactions.bot_missing import bot_missing
 from botapi.transactions.cancel_task import Actor, CancelBatch, cancel_task, queue_cancels
 from botapi.transactions.create_task import create_task
@@ -72,8 +72,12 @@ def end(store, clock, request, ending=None):
 
 def die(store, clock, request):
     bot_id = task_of(store, request).bot_id
-    (doc,) = store.get(codec.LIVE, codec.live_key(bot_id))
-    assert bot_missing(store, codec.read_live(doc), Stamp(clock.now_ms(), f"d{bot_id}", KEEP_MS))
+    live, bot = (
+        *store.get(codec.LIVE, codec.live_key(bot_id)),
+        *store.get(codec.BOT, join_key(bot_id)),
+    )
+    stamp = Stamp(clock.now_ms(), f"d{bot_id}", KEEP_MS)
+    assert bot_missing(store, codec.read_live(live), codec.read_bot(bot), stamp)
 
 
 def fail(store, clock, request, **more):

@@ -47,7 +47,11 @@ class Stage:
 
     def every(self, begin, first, second, check):
         """Play; at least one order in which each commits first, and one with a retry."""
-        count = self._orders(self.store, lambda: begin(self), [first, second], check)
+
+        def situation():
+            return begin(self).judged()
+
+        count = self._orders(self.store, situation, [first, second], check)
         assert count >= 4
         return count
 
@@ -87,6 +91,12 @@ class Situation:
     def bot(self):
         (doc,) = self.store.get(codec.BOT, join_key(self.bot_id))
         return None if doc is None else codec.read_bot(doc)
+
+    def judged(self):
+        """What a sweep knows of the bot before anything happens."""
+        (doc,) = self.store.get(codec.LIVE, codec.live_key(self.bot_id)) if self.bot_id else [None]
+        self.judged_by = (codec.read_live(doc), self.bot()) if doc is not None else None
+        return self
 
     def left(self, kind):
         """Timers, queue entries or offers of this task."""
@@ -144,13 +154,10 @@ class Situation:
         return update_task(store, progress, self.stamp("end"))
 
     def dies(self, store):
-        (doc,) = self.store.get(codec.LIVE, codec.live_key(self.bot_id))
-        return bot_missing(store, codec.read_live(doc), self.stamp("dead"))
+        return bot_missing(store, *self.judged_by, self.stamp("dead"))
 
     def is_lost(self, store):
-        (doc,) = self.store.get(codec.LIVE, codec.live_key(self.bot_id))
-        run = run_id(self.request.task_id)
-        return run_missing(store, codec.read_live(doc), run, self.stamp("lost"))
+        return run_missing(store, *self.judged_by, self.stamp("lost"))
 
     def expires(self, store):
         return expire_slice(store, self.request.task_id, 0, LATER)
@@ -273,22 +280,17 @@ def test_every_order_of_giving_up_what_was_silent_and_its_bot_taking_the_run_has
     def begin(stage):
         at = only_for_its_bot(stage)
         assert at.is_given(at.store) is not None
-        (doc,) = at.store.get(codec.LIVE, codec.live_key(at.bot_id))
-        at.judged_by = codec.read_live(doc)
         return at
-
-    def gives_up(at, store):
-        if what == "the bot":
-            return bot_missing(store, at.judged_by, at.stamp("dead"))
-        run = run_id(at.request.task_id)
-        return run_missing(store, at.judged_by, run, at.stamp("lost")) is not None
 
     def check(at, results):
         is_given_up, said = results
         ended = Skip("the task has ended: BOT_DIED")
         assert said == (ended if is_given_up else Run(is_retry=True))
         assert at.task().state == ("BOT_DIED" if is_given_up else "RUNNING")
+        assert at.bot().task_id == ("" if is_given_up else run_id(at.request.task_id))
+        assert not at.bot().dead
 
+    gives_up = Situation.dies if what == "the bot" else Situation.is_lost
     stage.every(begin, gives_up, Situation.takes, check)
 
 
@@ -329,14 +331,14 @@ def test_every_order_of_death_and_late_completion_has_one_end(stage):
     def check(at, results):
         died, _ = results
         task = at.task()
-        assert (died, at.bot().dead) == (True, True)
-        assert task.state in {"BOT_DIED", "COMPLETED"}
+        assert at.bot().dead is died
+        assert task.state == ("BOT_DIED" if died else "COMPLETED")
         in_result = at.store.scan_keys(codec.OUT, *codec.output_range(task.task_id), limit=9)
         late = at.store.scan_keys(codec.OUT, *codec.late_range(task.task_id), limit=9)
         is_completed = task.state == "COMPLETED"
         assert (len(in_result), len(late)) == ((1, 0) if is_completed else (0, 1))
         assert (task.output_bytes, task.late_bytes) == ((3, 0) if is_completed else (0, 3))
-        assert len(at.events("task_completed")) == len(at.events("bot_missing")) == 1
+        assert (len(at.events("task_completed")), len(at.events("bot_missing"))) == (1, died)
 
     stage.every(Stage.running, Situation.dies, Situation.finishes, check)
 
@@ -354,11 +356,10 @@ def test_every_order_of_a_lost_run_and_its_completion_has_one_end(stage):
 def test_every_order_of_death_and_claim_leaves_no_run_without_a_bot(stage):
     def check(at, results):
         died, decision = results
-        assert (died, decision) == (True, Run(is_retry=False))
-        if at.task().state == "RUNNING":
-            assert (at.bot().dead, at.bot().task_id) == (False, run_id(at.request.task_id))
-        else:
-            assert (at.task().state, at.bot().dead) == ("BOT_DIED", True)
+        assert decision == Run(is_retry=False)
+        assert len(at.events("bot_missing")) == died
+        assert at.task().state == "RUNNING"
+        assert (at.bot().dead, at.bot().task_id) == (False, run_id(at.request.task_id))
         assert at.is_tidy()
 
     stage.every(Stage.pending, Situation.dies, Situation.claims, check)
@@ -399,7 +400,7 @@ def test_every_order_of_expiry_and_cancel_with_a_next_slice_forgets_both(stage):
 
 def died(stage, **more):
     at = stage.running(max_retries=1, **more)
-    at.dies(stage.store)
+    at.judged().dies(stage.store)
     assert at.task().state == "BOT_DIED"
     (at.due,) = at.left(codec.DUE)
     return at

@@ -363,11 +363,11 @@ def test_missing_bot_dies_once_with_its_run(store):
     request = running(store)
     (doc,) = store.get(codec.LIVE, codec.live_key("vm1"))
     live = codec.read_live(doc)
-    bot_missing(store, live, stamp("m", NOW + 700_000))
+    bot_missing(store, live, bot_of(store), stamp("m", NOW + 700_000))
     assert task_of(store, request).state == "BOT_DIED"
     assert task_of(store, request).error == "the bot went on without it: bot_missing"
     assert left(store, codec.LSESSION) == []
-    assert not unchanged(store, lambda: bot_missing(store, live, stamp("n")))
+    assert not unchanged(store, lambda: bot_missing(store, live, bot_of(store), stamp("n")))
 
 
 def test_event_without_a_uuid_is_counted_once_per_call(store):

@@ -1,11 +1,14 @@
 """A call is judged by the bot as it was when it came; the change looks at the bot as it is."""
 
+from dataclasses import replace
+
 import pytest
 
 from botapi.concurrency import Threads
 from botapi.domain.bot_event import BotUpdate, CallInfo, EventKind
 from botapi.store import codec
 from botapi.store.memory import MemoryStore
+from botapi.store.protocol import join_key
 from botapi.transactions.bot_missing import bot_missing
 from botapi.transactions.create_task import create_task
 from botapi.transactions.update_bot import Stamp, update_bot
@@ -43,6 +46,11 @@ def state_of(store, request):
     return codec.read_task(doc).state
 
 
+def bot_of(store):
+    (doc,) = store.get(codec.BOT, join_key("vm1"))
+    return codec.read_bot(doc)
+
+
 def test_late_copy_of_a_handshake_does_not_abandon_the_run(store, run):
     say(store, EventKind.BOT_IDLE, "vm1/1", "between", seq=1)
     request = make_request(2, now_ms=NOW_MS)
@@ -77,15 +85,16 @@ def test_late_poll_from_before_the_claim_does_not_abandon_the_run(store, run):
 
 
 def test_bot_that_comes_back_is_not_buried_for_its_old_silence(store, run):
-    (old,) = store.get(codec.LIVE, codec.live_key("vm1"))
+    (old,), judged = store.get(codec.LIVE, codec.live_key("vm1")), bot_of(store)
     say(store, EventKind.BOT_CONNECTED, "vm1/2", "vm1/2")
     stamp = Stamp(NOW_MS + 100_000, "missing", KEEP_MS)
-    assert not bot_missing(store, codec.read_live(old), stamp)
+    assert not bot_missing(store, codec.read_live(old), judged, stamp)
 
 
 def test_bot_that_has_claimed_meanwhile_is_not_buried(store, run):
     (live,) = store.get(codec.LIVE, codec.live_key("vm1"))
     stamp = Stamp(NOW_MS + 100_000, "missing", KEEP_MS)
-    assert not bot_missing(store, codec.read_live(live), stamp, "")
+    bot = bot_of(store)
+    assert not bot_missing(store, codec.read_live(live), replace(bot, task_id=""), stamp)
     assert state_of(store, run) == "RUNNING"
-    assert bot_missing(store, codec.read_live(live), stamp)
+    assert bot_missing(store, codec.read_live(live), bot, stamp)
