@@ -1,4 +1,4 @@
-"""What a claimed run gets of the store of secrets, written down once for each run."""
+"""What a claimed run gets of the store of secrets, written down once for each start of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ class Released:
 def release_secrets(store: Store, task: Task, request: TaskRequest) -> Released:
     """The seals of a run that this claim owns; nothing for one that has ended or changed hands.
 
-    The first release of a run is written to the audit record, with the versions.
+    The first release of a run is written to the audit record, with the versions; and the first
+    to a bot that had missed its lease (docs/extensions.md), with which the run starts anew.
     """
     names = sorted(set(request.secrets.values()))
     index = task.slice_index

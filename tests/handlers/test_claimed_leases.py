@@ -233,6 +233,17 @@ def test_secrets_come_with_a_claimed_lease(parts, bot):
     assert said == {"secrets": {}, "secrets_missing": ["TOKEN"]}
 
 
+def test_secrets_that_are_released_again_with_a_missed_lease_are_audited_again(parts, bot, clock):
+    submit(parts, secrets={"TOKEN": "nowhere"})
+    ask(bot)
+    clock.advance(50)
+    lease = ask(bot)["lease"]
+    for _ in range(2):
+        assert bot.claim(lease)["manifest"]["skep"]["secrets_missing"] == ["TOKEN"]
+    verbs = [doc.body["verb"] for doc in parts.store.scan(codec.AUDIT, "", "~", limit=9)]
+    assert verbs.count("secret.release") == 2
+
+
 def test_bot_that_is_not_well_is_not_given_a_claim(parts, bot):
     submit(parts)
     bot.state |= {"quarantined": "no disk"}
