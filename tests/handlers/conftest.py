@@ -1,4 +1,8 @@
-"""Handlers run on the whole family of stores, with a small archive for the bots."""
+"""Handlers run on the memory store, with a small archive for the bots.
+
+The life of a bot and what its group says run on the whole family (`test_life_of_a_bot`,
+`test_group_facts`).
+"""
 
 import zipfile
 
@@ -6,7 +10,7 @@ import pytest
 
 from botapi.settings import Settings
 from tests.factories import NO_LIMITS
-from tests.transactions.stores import FAMILY, store_of
+from tests.transactions.stores import open_store
 
 SMALL_BOT = {"__main__.py": "print(1)\n", "bot_client/__init__.py": "", "config/config.json": "{}"}
 
@@ -35,7 +39,12 @@ def settings(tmp_path, bot_archive):
     )
 
 
-@pytest.fixture(params=FAMILY)
-def store(request, clock, rng):
-    with store_of(request, clock, rng) as store:
+@pytest.fixture
+def store(tmp_path, clock, rng):
+    with open_store("memory", tmp_path, clock, rng) as store:
         yield store
+
+
+@pytest.fixture
+def bot(make_bot):
+    return make_bot().start()

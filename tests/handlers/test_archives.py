@@ -22,20 +22,8 @@ from tests.fakes.sim_bot import BOT_PATH
 from tests.handlers.conftest import write_bot
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot
 from tests.handlers.test_refusals import bootstrap_token, nothing_changes
-from tests.transactions.stores import open_store
 
 KNOWN = "f" * 64
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
 
 
 @pytest.fixture

@@ -9,13 +9,6 @@ from botapi.transactions.update_bot import Stamp
 from tests.factories import make_slice
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
 from tests.handlers.test_refusals import nothing_changes
-from tests.transactions.stores import open_store
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 @pytest.fixture

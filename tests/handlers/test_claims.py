@@ -18,20 +18,8 @@ from tests.fakes.person import Person, new_key
 from tests.fakes.sim_bot import BOT_PATH, JSON, flask_post
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
 from tests.handlers.test_refusals import REFUSED, nothing_changes
-from tests.transactions.stores import open_store
 
 ANY = {"pool": ("default",)}
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
 
 
 @pytest.fixture

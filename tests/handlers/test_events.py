@@ -5,18 +5,7 @@ import pytest
 from botapi.handlers.event import MAX_MESSAGE_CHARS
 from botapi.store import codec
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
-from tests.transactions.stores import dump, open_store
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
+from tests.transactions.stores import dump
 
 
 def newest_event(parts):

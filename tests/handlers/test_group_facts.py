@@ -9,11 +9,13 @@ from botapi.transactions.push_config import push_config
 from tests.factories import bots_cfg
 from tests.handlers.test_claims import lease_of
 from tests.handlers.test_life_of_a_bot import stored_bot, stored_task, submit
+from tests.transactions.stores import FAMILY, store_of
 
 
-@pytest.fixture
-def bot(make_bot):
-    return make_bot("vm1").start()
+@pytest.fixture(params=FAMILY)
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
+        yield store
 
 
 def push(parts, more, trusted='"pool"'):

@@ -6,13 +6,6 @@ from botapi import __version__
 from botapi.domain.bot_groups import handshake_config_hash
 from tests.handlers.configs import POOLS, SERIAL, configure, group
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot
-from tests.transactions.stores import open_store
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 def session_of(parts, bot):

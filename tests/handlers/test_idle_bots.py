@@ -15,7 +15,6 @@ from botapi.transactions.offer_lease import Offered, offer_leases
 from botapi.transactions.steer_bot import Steer, steer_bot
 from tests.handlers.configs import ASLEEP, configure
 from tests.handlers.test_life_of_a_bot import submit
-from tests.transactions.stores import open_store
 
 ADMIN = Actor("admin", "why", "entry")
 HAPPENINGS = {
@@ -34,12 +33,6 @@ HAPPENINGS = {
 @pytest.fixture
 def settings(settings):
     return replace(settings, hold_min_s=0.01, hold_max_s=0.01)
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 @pytest.fixture

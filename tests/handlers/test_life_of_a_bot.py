@@ -7,11 +7,13 @@ from botapi.store import codec
 from botapi.store.protocol import join_key
 from botapi.transactions.create_task import create_task
 from tests.factories import make_request, make_slice
+from tests.transactions.stores import FAMILY, store_of
 
 
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
+@pytest.fixture(params=FAMILY)
+def store(request, clock, rng):
+    with store_of(request, clock, rng) as store:
+        yield store
 
 
 def stored_task(parts, request):

@@ -11,18 +11,7 @@ from botapi.store import codec
 from botapi.store.protocol import join_key
 from tests.handlers.configs import ASLEEP, POOLS, SERIAL, configure, group
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
-from tests.transactions.stores import dump, open_store
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
+from tests.transactions.stores import dump
 
 
 def session_of(parts, bot):

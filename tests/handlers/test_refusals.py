@@ -16,21 +16,9 @@ from botapi.transactions.push_config import push_config
 from tests.factories import bots_cfg, make_request
 from tests.fakes.sim_bot import JSON
 from tests.handlers.test_life_of_a_bot import events_of, stored_bot, stored_task, submit
-from tests.transactions.stores import dump, open_store
+from tests.transactions.stores import dump
 
 REFUSED = "rpc error: code = InvalidArgument desc = {}\n"
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    """Memory is enough: nothing is written here."""
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
 
 
 @pytest.fixture

@@ -7,15 +7,8 @@ from botapi.store import codec
 from tests.factories import make_request, make_slice
 from tests.fakes.person import Person, new_key
 from tests.handlers.test_life_of_a_bot import stored_bot, submit
-from tests.transactions.stores import open_store
 
 SLICE = {"command": ["x"], "wait_for_capacity": True}
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 @pytest.fixture

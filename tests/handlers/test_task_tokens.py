@@ -22,7 +22,7 @@ from tests.factories import LOOPBACK_CFG, make_request
 from tests.fakes.person import Person, new_key
 from tests.fakes.sts_stub import sts_stub
 from tests.handlers.test_life_of_a_bot import stored_bot, submit
-from tests.transactions.stores import dump, open_store
+from tests.transactions.stores import dump
 
 ACCOUNT = "builder@accounts.example"
 REALM = "proj:tasks"
@@ -36,12 +36,6 @@ pool {{
 """
 ALLOWED = f'allowed_service_account: "{ACCOUNT}" default_task_realm: "{REALM}"'
 PATHS = ("/oauth_token", "/id_token")
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 @pytest.fixture(scope="module")

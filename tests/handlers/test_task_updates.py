@@ -23,7 +23,6 @@ from tests.handlers.test_life_of_a_bot import (
     submit,
 )
 from tests.handlers.test_refusals import REFUSED, nothing_changes
-from tests.transactions.stores import open_store
 
 CAS = {"cas_instance": "projects/p/instances/i", "digest": {"hash": "ab", "size_bytes": 12}}
 PINS = {
@@ -46,12 +45,6 @@ STATS = {
         "upload": {"duration": 8.0, "items_cold": "BA=="},
     },
 }
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
 
 
 @pytest.fixture

@@ -8,18 +8,7 @@ from botapi.auth.botsession import SESSION_LIFE_MS
 from botapi.transactions.create_task import create_task
 from tests.factories import make_request, make_slice
 from tests.handlers.test_life_of_a_bot import events_of, output_of, stored_task, submit
-from tests.transactions.stores import dump, open_store
-
-
-@pytest.fixture
-def store(tmp_path, clock, rng):
-    with open_store("memory", tmp_path, clock, rng) as store:
-        yield store
-
-
-@pytest.fixture
-def bot(make_bot):
-    return make_bot().start()
+from tests.transactions.stores import dump
 
 
 class Trace:
