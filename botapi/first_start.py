@@ -24,6 +24,7 @@ from botapi.secrets.vault import NAMED
 from botapi.settings import Settings, SettingsError
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError, UnfitAddress
+from botapi.store.walk import END
 from botapi.transactions.create_api_key import create_api_key
 from botapi.transactions.push_config import push_config
 
@@ -125,7 +126,7 @@ def prepare(chosen: Settings, *, is_init: bool = False, new_admin_key: bool = Fa
 
 def _key_file(path: Path, store: Store, rng: SystemRng) -> None:
     """Make the first key file of the secrets; never one beside secrets that it cannot open."""
-    if not path.exists() and store.scan_keys(NAMED, "", "\U0010ffff", limit=1):
+    if not path.exists() and store.scan_keys(NAMED, "", END, limit=1):
         fail(
             f"{path}: there is no key file, and the database holds secrets that one seals: "
             "set SKEP_SECRETS_KEYS right, or bring the file back from its backup",
@@ -137,7 +138,7 @@ def _key_file(path: Path, store: Store, rng: SystemRng) -> None:
 def _first_documents(chosen: Settings, store: Store, *, is_first: bool, new_admin_key: bool) -> str:
     """Write what every store begins with; the clear text of a new admin key, or empty."""
     now_ms = SystemClock().now_ms()
-    has_key = bool(store.scan_keys(API_KEYS, "", "\U0010ffff", limit=1))
+    has_key = bool(store.scan_keys(API_KEYS, "", END, limit=1))
     if not is_first:
         if not has_key:
             log.warning("there is no API key yet: skep init with this SKEP_STORE makes one")

@@ -26,6 +26,7 @@ from botapi.store.copying import Tally
 from botapi.store.protocol import SCHEMA_NUMBER, Store, StoreError, UnfitAddress
 from botapi.store.sqlite_copy import damage
 from botapi.store.sqlite_files import DATABASE
+from botapi.store.walk import END
 from botapi.transactions.server_presence import living, raise_schema
 
 FOUND, USAGE, FAILED, CONFLICT = 1, 2, 3, 9
@@ -281,7 +282,7 @@ def _check_target(after: Store, name: str, *, resume: bool) -> None:
 
 
 def _duties(found: Store) -> dict[str, Mapping[str, Any]]:
-    docs = found.scan(codec.DUTY, "", copying.END, limit=copying.PAGE)
+    docs = found.scan(codec.DUTY, "", END, limit=copying.PAGE)
     return {doc.key: doc.body for doc in docs}
 
 

@@ -14,6 +14,7 @@ from botapi.domain.filter_facts import BotFacts, present_only
 from botapi.domain.filter_language import passes
 from botapi.store import codec
 from botapi.store.protocol import Key, prefix_range, split_key
+from botapi.store.walk import END
 
 MAX_TIMELINE_EVENTS = 2_000
 """Events that one timeline of a bot is read from."""
@@ -21,7 +22,6 @@ EVENTS_BEFORE = 10
 """Events read to tell what a bot was at then: not each tells whether it was dead."""
 MAX_LOOKED = 200
 """Bots that one page of the fleet of a time that is past looks at."""
-_END = "\U0010ffff"
 
 
 def timeline(parts: ApiParts, bot_id: str, query: Query) -> Json:
@@ -108,7 +108,7 @@ def _page(
     """Bots whose events begin at `lo` or behind, and where the next page begins."""
     kept: list[Json] = []
     looked = 0
-    while keys := parts.store.scan_keys(codec.EVENT, lo, _END, limit=1):
+    while keys := parts.store.scan_keys(codec.EVENT, lo, END, limit=1):
         if len(kept) == limit or looked == MAX_LOOKED:
             return kept, lo
         looked += 1

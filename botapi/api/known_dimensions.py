@@ -9,6 +9,7 @@ from botapi.domain.dimensions import unflatten
 from botapi.domain.errors import Code, Refusal
 from botapi.store import codec
 from botapi.store.protocol import Store
+from botapi.store.walk import find_all
 
 KEEP_S = 120.0
 """Age at which they are looked up again (prpc-api 5.8)."""
@@ -63,15 +64,10 @@ class KnownDimensions:
         at_ms, looked_at = self._clock.now_ms(), self._clock.monotonic()
         of_all: set[str] = set()
         by_pool: dict[str, set[str]] = {}
-        after = None
-        while True:
-            page = self._store.find(codec.BOT, [], after=after, limit=PAGE)
-            for doc in page.docs:
-                flat = codec.read_bot(doc).dimensions
-                of_all.update(flat)
-                for pool in unflatten(flat).get("pool", ()):
-                    by_pool.setdefault(pool, set()).update(flat)
-            after = page.after
-            if after is None:
-                kept = {pool: frozenset(flat) for pool, flat in by_pool.items()}
-                return Found(at_ms, looked_at, frozenset(of_all), kept)
+        for doc in find_all(self._store, codec.BOT, [], limit=PAGE):
+            flat = codec.read_bot(doc).dimensions
+            of_all.update(flat)
+            for pool in unflatten(flat).get("pool", ()):
+                by_pool.setdefault(pool, set()).update(flat)
+        kept = {pool: frozenset(flat) for pool, flat in by_pool.items()}
+        return Found(at_ms, looked_at, frozenset(of_all), kept)

@@ -4,6 +4,7 @@ from botapi.api.parts import ApiParts
 from botapi.api.tasks import canonical, stored
 from botapi.api.views import Output
 from botapi.store import codec
+from botapi.store.walk import key_after
 
 MAX_BYTES = 1_048_576
 PIECES_AT_ONCE = 64
@@ -44,7 +45,7 @@ def stored_output(parts: ApiParts, task_id: str, offset: int, limit: int) -> byt
     """What is stored without a gap from `offset` on: all of it, up to `limit` bytes."""
     lo, hi = codec.output_range(task_id)
     at = codec.output_key(task_id, min(offset, codec.LAST_OFFSET))
-    start = parts.store.scan_keys(codec.OUT, lo, at + "\0", limit=1, reverse=True)
+    start = parts.store.scan_keys(codec.OUT, lo, key_after(at), limit=1, reverse=True)
     if not start:
         return b""
     found = bytearray()
@@ -59,5 +60,5 @@ def stored_output(parts: ApiParts, task_id: str, offset: int, limit: int) -> byt
             found += data[skipped:]
         if len(docs) < PIECES_AT_ONCE:
             break
-        key = docs[-1].key + "\0"
+        key = key_after(docs[-1].key)
     return bytes(found[:limit])

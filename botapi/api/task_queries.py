@@ -14,6 +14,7 @@ from botapi.domain.task import Task, TaskState
 from botapi.store import codec
 from botapi.store.codec import RunTime
 from botapi.store.protocol import AnyOf, Key
+from botapi.store.walk import key_after
 
 COUNTED = 1_000_000
 """Tasks counted no further."""
@@ -95,14 +96,14 @@ def find_bot_tasks(
 
     def fetch() -> tuple[list[Task], Key | None]:
         found: list[Task] = []
-        at = max(lo, f"{after}\0") if after else lo
+        at = max(lo, key_after(after)) if after else lo
         while len(found) < limit:
             keys = parts.store.scan_keys(codec.RUN_TIME, at, hi, limit=limit - len(found))
             if not keys:
                 return found, None
             docs = parts.store.get(codec.TASK, *map(codec.task_key_of_run_time, keys))
             found += [codec.read_task(doc) for doc in giving_way(docs) if doc is not None]
-            at = keys[-1] + "\0"
+            at = key_after(keys[-1])
         return found, codec.run_time_key(found[-1], column)
 
     return parts.concurrency.native(fetch) if limit > MANY else fetch()

@@ -1,6 +1,7 @@
 """`GET /tasks/<id>/why`: each bot of the pool with what keeps it from a pending task."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from botapi.api import queries
 from botapi.api.parts import ApiParts, Json, Query
@@ -13,12 +14,12 @@ from botapi.domain.permissions import Caller, Permission
 from botapi.domain.task import Slice, Task, TaskRequest, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Key, join_key, prefix_range
+from botapi.store.walk import find_all
 
 MAX_BOTS = 20_000
 """Bots of a pool looked at; the answer says when there are more."""
 MAX_AHEAD = 10_000
 """Slices before this one counted no further."""
-PAGE = 500
 
 
 def why(parts: ApiParts, caller: Caller, task_id: str, query: Query) -> Json:
@@ -118,15 +119,8 @@ def _view(miss: Miss) -> Json:
 def _bots_of(parts: ApiParts, slice_: Slice) -> Iterator[Bot]:
     """The bots of the slice's pool; of a termination task its one bot."""
     flat = f"d:pool:{slice_.pool}" if slice_.pool else f"d:id:{slice_.dimensions['id'][0]}"
-    after, seen = None, 0
-    while True:
-        page = parts.store.find(codec.BOT, [frozenset({flat})], after=after, limit=PAGE)
-        for doc in page.docs:
-            seen += 1
-            yield codec.read_bot(doc)
-        after = page.after
-        if after is None or seen >= MAX_BOTS:
-            return
+    found = find_all(parts.store, codec.BOT, [frozenset({flat})])
+    return map(codec.read_bot, islice(found, MAX_BOTS))
 
 
 def _waiting(parts: ApiParts, bot_ids: list[str]) -> frozenset[str]:

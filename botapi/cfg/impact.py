@@ -11,10 +11,8 @@ from botapi.domain.config_change import ConfigChange, Rules, changes
 from botapi.domain.matching import Queue
 from botapi.domain.task import PendingSlice
 from botapi.store import codec
-from botapi.store.protocol import Doc, Store
-
-PAGE = 500
-_END = "\U0010ffff"
+from botapi.store.protocol import Store
+from botapi.store.walk import walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,8 @@ def impact(
     return changes(
         Rules(before.bots, before.fleet),
         Rules(after.bots, after.fleet),
-        (codec.read_bot(doc) for doc in _scan(store, codec.BOT, "", _END)),
-        (codec.read_queue(doc) for doc in _scan(store, codec.QUEUE, "", _END)),
+        (codec.read_bot(doc) for doc in walk(store, codec.BOT)),
+        (codec.read_queue(doc) for doc in walk(store, codec.QUEUE)),
         is_enrolled,
     )
 
@@ -41,15 +39,5 @@ def impact(
 def lost_slices(store: Store, change: ConfigChange) -> Iterator[LostSlice]:
     """The pending slices of the queues that lose their last bot, queue by queue."""
     for queue in change.queues:
-        lo, hi = codec.queue_range(codec.queue_key(queue))
-        for doc in _scan(store, codec.PEND, lo, hi):
+        for doc in walk(store, codec.PEND, *codec.queue_range(codec.queue_key(queue))):
             yield LostSlice(codec.read_pending(doc), queue)
-
-
-def _scan(store: Store, kind: str, lo: str, hi: str) -> Iterator[Doc]:
-    while True:
-        docs = store.scan(kind, lo, hi, limit=PAGE)
-        yield from docs
-        if len(docs) < PAGE:
-            return
-        lo = docs[-1].key + "\0"

@@ -42,6 +42,7 @@ from botapi.domain.manifest import (
 from botapi.domain.rollout import Channels, Deployed, channels_of, expected_release
 from botapi.store import schema
 from botapi.store.protocol import Doc, Key, Store, join_key, prefix_range
+from botapi.store.walk import walk
 from botapi.wire_json import reader
 
 KIND = "archive"
@@ -467,14 +468,8 @@ class Releases:
 
 def read_release(store: Store, concurrency: Concurrency, release_id: str) -> dict[str, bytes]:
     """The members of a release that the store keeps. Raises BadArchive when it does not."""
-    lo, hi = chunk_range(release_id)
-    pieces: list[bytes] = []
-    while True:
-        docs = store.scan(KIND, lo, hi, limit=CHUNKS_PER_READ)
-        pieces += [doc.body["data"] for doc in docs]
-        if len(docs) < CHUNKS_PER_READ:
-            break
-        lo = docs[-1].key + "\0"
+    chunks = walk(store, KIND, *chunk_range(release_id), limit=CHUNKS_PER_READ)
+    pieces: list[bytes] = [doc.body["data"] for doc in chunks]
     if not pieces:
         raise BadArchive(f"the release {release_id[:12]} is not in the store any more")
     members = concurrency.native(lambda: unpack(b"".join(pieces)))

@@ -18,13 +18,12 @@ from botapi.domain.artifacts import CasReference
 from botapi.domain.cas import INSTANCE, BadTree, Digest, MissingBlob, folders
 from botapi.store import codec
 from botapi.store.protocol import Doc, Key, Store, StoreError
+from botapi.store.walk import END, PAGE, key_after
 
 EVERY_S = 6 * 3600.0
 FIRST_S = 600.0
 """After the start of a process."""
-PAGE = 500
 TOUCHED_AT_ONCE = 1_000
-_END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +90,10 @@ class BlobSweep:
         self, kind: str, named: Callable[[Doc], set[Digest]], lo: Key
     ) -> tuple[set[Digest], Key] | None:
         """What some documents name, and where the next ones begin; None at the end."""
-        docs = self.store.scan(kind, lo, _END, limit=PAGE)
+        docs = self.store.scan(kind, lo, END, limit=PAGE)
         if not docs:
             return None
-        return set[Digest]().union(*map(named, docs)), docs[-1].key + "\0"
+        return set[Digest]().union(*map(named, docs)), key_after(docs[-1].key)
 
     def _touch_tree(self, root: Digest) -> None:
         """Of a tree that is not whole, what is there and can be found."""

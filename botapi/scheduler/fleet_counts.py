@@ -6,6 +6,7 @@ Nobody who reads them, no cost. The answer is kept for a while, longer where it 
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from botapi import metrics
@@ -20,6 +21,7 @@ from botapi.domain.task import TaskState
 from botapi.scheduler.latest import Latest
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError, split_key
+from botapi.store.walk import END, find_all
 
 KEEP_S = 10.0
 """Age of a count that is given again."""
@@ -36,9 +38,7 @@ MAX_LOOKS = 1_000
 """Looks at the heads of queues for the oldest slice; a fleet with more queues shows some."""
 MAX_QUARANTINED = 2_000
 """Quarantined bots that are looked at for two processes with one id."""
-PAGE = 500
 ACTIVE = (TaskState.PENDING, TaskState.RUNNING)
-_END = "\U0010ffff"
 
 Counts = dict[tuple[str, ...], float]
 
@@ -133,17 +133,11 @@ class FleetCounts:
     def _conflicts(self) -> int:
         """Bot ids that processes keep taking from each other."""
         since_ms = self._clock.now_ms() - SWAP_WINDOW_MS
-        found, looked, after = 0, 0, None
-        while looked < MAX_QUARANTINED:
-            quarantined = [frozenset({"s:quarantined"})]
-            page = self._store.find(codec.BOT, quarantined, after=after, limit=PAGE)
-            for bot in map(codec.read_bot, page.docs):
-                recent = sum(swap.at_ms > since_ms for swap in bot.swaps)
-                found += recent >= SWAPS_TO_QUARANTINE
-            looked += len(page.docs)
-            after = page.after
-            if after is None:
-                break
+        found = 0
+        quarantined = find_all(self._store, codec.BOT, [frozenset({"s:quarantined"})])
+        for bot in map(codec.read_bot, islice(quarantined, MAX_QUARANTINED)):
+            recent = sum(swap.at_ms > since_ms for swap in bot.swaps)
+            found += recent >= SWAPS_TO_QUARANTINE
         return found
 
     def _oldest(self) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -155,7 +149,7 @@ class FleetCounts:
         oldest: dict[str, int] = {}
         lo = ""
         for _ in range(MAX_LOOKS):
-            first = self._store.scan_keys(codec.PEND, lo, _END, limit=1)
+            first = self._store.scan_keys(codec.PEND, lo, END, limit=1)
             if not first:
                 break
             head = first[0].rsplit("!", 2)[0]

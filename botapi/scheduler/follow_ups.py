@@ -13,6 +13,7 @@ from botapi.domain.names import MAX_DRAWS, new_request_id, run_id, task_id
 from botapi.domain.task import Task, TaskState
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, split_key
+from botapi.store.walk import find_all
 from botapi.transactions.cancel_task import (
     Actor,
     cancel_child,
@@ -63,13 +64,8 @@ class FollowUps:
 
     def _children(self, parent: str) -> Iterator[Task]:
         tags = [frozenset({f"t:parent_task_id:{parent}"}), _ACTIVE]
-        after = None
-        while True:
-            page = self.store.find(codec.TASK, tags, after=after, limit=CHILDREN_AT_ONCE)
-            yield from map(codec.read_task, page.docs)
-            if page.after is None:
-                return
-            after = page.after
+        found = find_all(self.store, codec.TASK, tags, limit=CHILDREN_AT_ONCE)
+        return map(codec.read_task, found)
 
     def _retry(self, due: Doc) -> None:
         of = split_key(due.key)[3]

@@ -6,8 +6,7 @@ from botapi.domain.bot import Bot
 from botapi.domain.matching import fits
 from botapi.store import codec
 from botapi.store.protocol import MAX_ALTERNATIVES, AnyOf, Store
-
-PAGE = 500
+from botapi.store.walk import PAGE, find_all
 
 Constraint = frozenset[str]
 
@@ -29,12 +28,6 @@ def any_bot(store: Store, wanted: Sequence[Constraint]) -> Bot | None:
         if fits_one_query([*asked, constraint]):
             asked.append(constraint)
     is_exact = len(asked) == len(wanted)
-    after = None
-    while True:
-        page = store.find(codec.BOT, tags_of(asked), after=after, limit=1 if is_exact else PAGE)
-        for bot in map(codec.read_bot, page.docs):
-            if fits(frozenset(bot.dimensions), wanted):
-                return bot
-        after = page.after
-        if after is None:
-            return None
+    found = find_all(store, codec.BOT, tags_of(asked), limit=1 if is_exact else PAGE)
+    bots = map(codec.read_bot, found)
+    return next((bot for bot in bots if fits(frozenset(bot.dimensions), wanted)), None)

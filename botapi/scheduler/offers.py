@@ -29,6 +29,7 @@ from botapi.domain.task import Offer
 from botapi.scheduler.idle_bots import IdleBots
 from botapi.store import codec
 from botapi.store.protocol import Key, Store, StoreError
+from botapi.store.walk import key_pages
 from botapi.transactions.claim_slice import Claimant, Claimed
 from botapi.transactions.offer_lease import Offered, Waiting, offer_leases
 
@@ -93,14 +94,9 @@ class Queues:
         """
         gone = set(self.by_key)
         new: set[Key] = set()
-        lo = ""
-        while True:
-            keys = self.store.scan_keys(codec.QUEUE, lo, "\U0010ffff", limit=_QUEUE_PAGE)
+        for keys in key_pages(self.store, codec.QUEUE, limit=_QUEUE_PAGE):
             gone.difference_update(keys)
             new.update(key for key in keys if self.learn(key))
-            if len(keys) < _QUEUE_PAGE:
-                break
-            lo = keys[-1] + "\0"
         with self.lock:
             for key in gone:
                 del self.by_key[key]

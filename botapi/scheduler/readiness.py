@@ -18,6 +18,7 @@ from botapi.scheduler.latest import Latest
 from botapi.scheduler.sweeps import DUTY, DUTY_MS
 from botapi.store import codec
 from botapi.store.protocol import Store, StoreError, join_key
+from botapi.store.walk import END
 from botapi.transactions.note_clock import note_clock
 
 KEEP_S = 2.0
@@ -30,7 +31,6 @@ WATCH_EVERY_S = 60.0
 """Between two looks when nobody asks."""
 CLOCK_TOLERANCE_MS = 300_000
 """How far the newest stamp of the store may lie in the future."""
-_END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,8 @@ class Readiness:
 
     def _newest_stamp_ms(self) -> int:
         """Of the newest task, change by a person, configuration and duty."""
-        newest = self._store.scan_keys(codec.TASK, "", _END, limit=1)
-        changes = self._store.scan(codec.AUDIT, "", _END, limit=1)
+        newest = self._store.scan_keys(codec.TASK, "", END, limit=1)
+        changes = self._store.scan(codec.AUDIT, "", END, limit=1)
         duties = filter(None, self._store.get(codec.DUTY, join_key(DUTY)))
         return max(
             self._config.cached().applied_at_ms,

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from botapi import metrics
 from botapi.cfg import releases
@@ -39,10 +40,10 @@ from botapi.domain.rollout import (
 from botapi.scheduler.last_seen import LastSeen
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, join_key, prefix_range, split_key
+from botapi.store.walk import PAGE, find_pages, key_pages
 from botapi.transactions.change_deployment import Author, change_deployment
 from botapi.transactions.delete_releases import delete_releases
 
-PAGE = 500
 EVENTS_OF_A_BOT = 50
 """Newest events of a bot that its outcome is told by."""
 TRAILS_PER_ROUND = 500
@@ -119,14 +120,8 @@ class RingWatch:
                     found.append(_Member(bot, release == rollout.candidate, runs))
             return found
 
-        after = None
-        while True:
-            page = self.store.find(codec.BOT, [], after=after, limit=PAGE)
-            docs = page.docs
-            yield from self.concurrency.native(lambda docs=docs: select(docs))  # type: ignore[misc]
-            if page.after is None:
-                return
-            after = page.after
+        for docs in find_pages(self.store, codec.BOT, []):
+            yield from self.concurrency.native(partial(select, docs))
 
     def _look(self, rollout: Rollout, told: list[_Member], now_ms: int) -> None:
         """Find the outcome of each bot that was told, as far as the bounds of a round allow."""
@@ -305,14 +300,8 @@ class Rollouts:
 
     def _stored(self) -> frozenset[str]:
         """The releases of which the store has pieces."""
-        lo, hi = prefix_range("chunk")
-        found: set[str] = set()
-        while True:
-            keys = self.watch.store.scan_keys(releases.KIND, lo, hi, limit=PAGE)
-            found.update(split_key(key)[1] for key in keys)
-            if len(keys) < PAGE:
-                return frozenset(found)
-            lo = keys[-1] + "\0"
+        found = key_pages(self.watch.store, releases.KIND, *prefix_range("chunk"))
+        return frozenset(split_key(key)[1] for keys in found for key in keys)
 
 
 def _show(rollout: Rollout, tally: Tally) -> None:

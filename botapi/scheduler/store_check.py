@@ -16,7 +16,7 @@ from botapi.domain.names import parse_task_id, run_id
 from botapi.domain.task import TaskState
 from botapi.secrets import vault
 from botapi.store import codec
-from botapi.store.copying import END, MARK_KEY, PAGE
+from botapi.store.copying import MARK_KEY, PAGE
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import (
     SCHEMA_NUMBER,
@@ -27,6 +27,7 @@ from botapi.store.protocol import (
     join_key,
     split_key,
 )
+from botapi.store.walk import key_pages
 from botapi.transactions.create_task import EXPIRE
 from botapi.transactions.enrol_bot import KIND as ENROLLED
 from botapi.transactions.server_presence import KIND as SERVERS
@@ -86,13 +87,13 @@ def check_store(store: Store) -> Report:
     """Read everything. The errors of the store rise, but for documents that cannot be decoded."""
     report = Report()
     for kind in store.kinds():
-        lo, number, follow = "", 0, _Output(store, report) if kind == codec.OUT else None
-        while page := store.scan_keys(kind, lo, END, limit=PAGE):
+        number, follow = 0, _Output(store, report) if kind == codec.OUT else None
+        for page in key_pages(store, kind, limit=PAGE):
             docs = _readable(store, kind, page, report)
             _check_page(store, kind, docs, report)
             if follow is not None:
                 follow.go_on(docs)
-            number, lo = number + len(page), page[-1] + "\0"
+            number += len(page)
         if follow is not None:
             follow.end()
         if number:

@@ -37,6 +37,7 @@ from botapi.store.protocol import (
     prefix_range,
     split_key,
 )
+from botapi.store.walk import END, PAGE, find_pages, key_pages, walk
 from botapi.transactions.bot_missing import bot_missing, forget_live, kill_ignored, run_missing
 from botapi.transactions.cancel_task import kill_run
 from botapi.transactions.delete_queue import delete_queue
@@ -53,7 +54,6 @@ from botapi.transactions.update_bot import Stamp
 
 DUTY = "sweeper"
 DUTY_MS = 10_000
-PAGE = 500
 SILENT_EVERY_ROUNDS = 3
 SILENT_EVERY_S = 60.0
 """Seconds between two looks for silent bots, or a tenth of the silence that makes a bot dead,
@@ -72,7 +72,6 @@ DELETE_PIECES = 100
 MAX_SHOWN_QUEUES = 100
 """Queues without a bot whose slices are counted for the metrics, `PAGE` of each at most."""
 EXPIRING = (codec.BOT, codec.EVENT, codec.DEDUP, codec.AUDIT, OF_TASKS, SERVERS)
-_END = "\U0010ffff"
 
 log = logging.getLogger(__name__)
 
@@ -232,14 +231,6 @@ class Sweeps:
             log.exception("%s failed", what)
         return False
 
-    def _scan(self, kind: str, lo: Key, hi: Key) -> Iterator[Doc]:
-        while True:
-            docs = self.store.scan(kind, lo, hi, limit=PAGE)
-            yield from docs
-            if len(docs) < PAGE:
-                return
-            lo = docs[-1].key + "\0"
-
     def _do_timers(self, now_ms: int) -> int:
         """Slices that expire, and what ends and wishes have set in motion."""
         total = 0
@@ -255,7 +246,7 @@ class Sweeps:
         for bucket in range(codec.DUE_BUCKETS):
             lo, _ = prefix_range(f"{bucket:02x}")
             hi = join_key(f"{bucket:02x}", codec.oldest_first(now_ms + 1))
-            for doc in self._scan(codec.DUE, lo, hi):
+            for doc in walk(self.store, codec.DUE, lo, hi):
                 done += self._guard(split_key(doc.key)[2], partial(self._do, doc, now_ms))
         return done
 
@@ -272,7 +263,7 @@ class Sweeps:
     def _return_offers(self, now_ms: int) -> int:
         limit_ms = int(self.settings.offer_timeout_s * 1000)
         done = 0
-        for doc in self._scan(codec.OFFER, "", _END):
+        for doc in walk(self.store, codec.OFFER):
             offer = codec.read_offer(doc)
             if now_ms - offer.offered_ms > limit_ms:
                 done += self._guard(
@@ -291,7 +282,7 @@ class Sweeps:
     def _skip_slices(self) -> int:
         """Slices for which there has been no bot for a minute: dimensions may flicker."""
         done, lo, without = 0, "", set[Key]()
-        while keys := self.store.scan_keys(codec.PEND, lo, _END, limit=1):
+        while keys := self.store.scan_keys(codec.PEND, lo, END, limit=1):
             queue_key = codec.queue_of_pend(keys[0])
             pending = codec.queue_range(queue_key)
             lo = pending[1]
@@ -317,7 +308,7 @@ class Sweeps:
 
     def _skip_queue(self, pending: tuple[Key, Key]) -> int:
         done, fence = 0, Fence(DUTY, self.holder, self.fence)
-        for slot in map(codec.read_pending, self._scan(codec.PEND, *pending)):
+        for slot in map(codec.read_pending, walk(self.store, codec.PEND, *pending)):
             if not slot.waits_for_capacity:
                 now_ms = self.clock.now_ms()
                 slot_of = (slot.task_id, slot.slice_index)
@@ -336,30 +327,23 @@ class Sweeps:
 
     def _not_heard(self, within: tuple[Key, Key], now_ms: int) -> Iterator[Doc]:
         """The stored entries of bots that were silent for too long as far as this process heard."""
-        limit_s, (lo, hi) = self._limit_s(None), within
-        while True:
-            keys = self.store.scan_keys(codec.LIVE, lo, hi, limit=PAGE)
+        limit_s = self._limit_s(None)
+        for keys in key_pages(self.store, codec.LIVE, *within):
             heard = ((key, self.last_seen.heard_ms(split_key(key)[1])) for key in keys)
             quiet = [key for key, ms in heard if silent_s(now_ms, ms, self.ready_ms) > limit_s]
             yield from filter(None, self.store.get(codec.LIVE, *quiet))
-            if len(keys) < PAGE:
-                return
-            lo = keys[-1] + "\0"
 
     def _silent_runs(self, now_ms: int) -> int:
         """Runs of bots that call, but not about their run. A bot with a run counts as busy."""
-        done, after = 0, None
-        while True:
-            page = self.store.find(codec.BOT, [frozenset({"s:busy"})], after=after, limit=PAGE)
-            bots = [bot for bot in map(codec.read_bot, page.docs) if bot.task_id and not bot.dead]
+        done = 0
+        for docs in find_pages(self.store, codec.BOT, [frozenset({"s:busy"})]):
+            bots = [bot for bot in map(codec.read_bot, docs) if bot.task_id and not bot.dead]
             seen = self.last_seen.get(*(bot.bot_id for bot in bots))
             for bot in bots:
                 if bot.bot_id in seen:
                     act = partial(self._lost, bot, seen[bot.bot_id], now_ms)
                     done += self._guard("silent run", act)
-            if page.after is None:
-                return done
-            after = page.after
+        return done
 
     def _limit_s(self, grace_s: float | None) -> float:
         return silence_limit_s(
@@ -426,18 +410,15 @@ class Sweeps:
         return ended is not None and ended.changed
 
     def _repair(self) -> int:
-        done, after = 0, None
-        while True:
-            page = self.store.find(codec.TASK, [frozenset({"st:PENDING"})], after=after, limit=PAGE)
-            tasks = [codec.read_task(doc) for doc in page.docs]
+        done = 0
+        for docs in find_pages(self.store, codec.TASK, [frozenset({"st:PENDING"})]):
+            tasks = [codec.read_task(doc) for doc in docs]
             entries = self.store.get(codec.PEND, *(task.pend_key for task in tasks))
             for task, entry in zip(tasks, entries, strict=True):
                 if entry is None and repair_pending(self.store, task.task_id, self.clock.now_ms()):
                     log.error("task %s was pending and in no queue: repaired", task.task_id)
                     done += 1
-            if page.after is None:
-                return done
-            after = page.after
+        return done
 
     def _advance_keys(self, now_ms: int) -> int:
         return sum(
@@ -460,7 +441,7 @@ class Sweeps:
     def _delete_queues(self, now_ms: int) -> int:
         """Queues that nobody uses: they are made anew when somebody does."""
         done, unused_since_ms = 0, now_ms - QUEUE_KEEP_MS
-        for doc in self._scan(codec.QUEUE, "", _END):
+        for doc in walk(self.store, codec.QUEUE):
             if codec.queue_used_ms(doc) > unused_since_ms:
                 continue
             if self.store.scan_keys(codec.PEND, *codec.queue_range(doc.key), limit=1):
@@ -473,7 +454,7 @@ class Sweeps:
         oldest_kept_ms = now_ms - self.settings.task_retention_days * DAY_MS
         lo = codec.task_key(task_id(new_request_id(oldest_kept_ms, 0)))
         done = 0
-        for doc in self.store.scan(codec.TASK, lo, _END, limit=PAGE, reverse=True):
+        for doc in self.store.scan(codec.TASK, lo, END, limit=PAGE, reverse=True):
             task = codec.read_task(doc)
             if task.is_final:
                 done += self._guard("delete task", partial(self._delete, doc.key, task.task_id))

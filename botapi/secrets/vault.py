@@ -11,6 +11,7 @@ from botapi.secrets.envelope import KeyEncryptionKeys, Place, Sealed
 from botapi.secrets.key_file import KeyFileError, read_keys
 from botapi.store import schema
 from botapi.store.protocol import Doc, Key, ReadTxn, Store, join_key
+from botapi.store.walk import END, walk
 
 NAMED = "secret"
 """Kind of named secrets, by name."""
@@ -21,7 +22,6 @@ MIN_VALUE_BYTES = 4
 MAX_VALUE_BYTES = 64 * 1024
 MAX_POOLS = 100
 ANY_POOL = "*"
-PAGE = 500
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -82,7 +82,7 @@ class Vault:
 def key_file_problem(store: Store, vault: Vault) -> str:
     """Why nothing that is sealed in the store can be opened here; empty when it can be, or when
     nothing is sealed. Raises StoreError."""
-    if not any(store.scan_keys(kind, "", "\U0010ffff", limit=1) for kind in (NAMED, OF_TASKS)):
+    if not any(store.scan_keys(kind, "", END, limit=1) for kind in (NAMED, OF_TASKS)):
         return ""
     try:
         vault.keys()
@@ -143,14 +143,8 @@ def secrets_of(reads: ReadTxn | Store, names: Iterable[str]) -> dict[str, Secret
 
 def all_secrets(store: Store) -> Iterator[Secret]:
     """Every named secret, by name."""
-    lo = ""
-    while True:
-        docs = store.scan(NAMED, lo, "\U0010ffff", limit=PAGE)
-        for doc in docs:
-            yield read_secret(doc.key, doc)
-        if len(docs) < PAGE:
-            return
-        lo = docs[-1].key + "\0"
+    for doc in walk(store, NAMED):
+        yield read_secret(doc.key, doc)
 
 
 def task_secret_doc(ref: str, sealed: Sealed, expire_at: int, was: Doc | None = None) -> Doc:

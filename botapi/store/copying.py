@@ -14,6 +14,7 @@ import msgspec
 
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import Doc, Key, Store, Txn
+from botapi.store.walk import END, key_after, key_pages, pages
 
 PAGE = 100
 """Documents in memory at once: 90 MiB at worst."""
@@ -21,7 +22,6 @@ PART_BYTES = 4 * 1024 * 1024
 """Most that is written at once: half of what the smallest engine takes in one commit."""
 MARK_KEY = "COPY"
 """In the kind `schema`: the copy into this store is not finished."""
-END = "\U0010ffff"
 _DIGEST_BITS = 256
 _canonical: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -54,16 +54,6 @@ def _sha256(kind: str, doc: Doc) -> bytes:
 def _encoded(kind: str, doc: Doc) -> bytes:
     """Everything of a document: kind, key, body with the types in it, tags, expiry."""
     return _canonical([kind, doc.key, dict(doc.body), sorted(doc.tags), doc.expire_at])
-
-
-def pages(store: Store, kind: str) -> Iterator[list[Doc]]:
-    """Every document of a kind in key order, in lists of at most `PAGE`."""
-    lo = ""
-    while docs := store.scan(kind, lo, END, limit=PAGE):
-        yield docs
-        if len(docs) < PAGE:
-            return
-        lo = docs[-1].key + "\0"
 
 
 def tally(store: Store, kind: str) -> Tally:
@@ -123,7 +113,7 @@ def _copy_kind(source: Store, target: Store, kind: str, say: Say) -> Tally:
     is_new = _first(target, kind) is None
     for docs in pages(source, kind):
         is_last = len(docs) < PAGE
-        hi = END if is_last else docs[-1].key + "\0"
+        hi = END if is_last else key_after(docs[-1].key)
         for part in _parts(kind, docs if is_new else _news(target, kind, docs)):
             target.write_many((kind, doc) for doc in part)
         if not is_new:
@@ -162,13 +152,11 @@ def _news(target: Store, kind: str, docs: Sequence[Doc]) -> list[Doc]:
 
 
 def _delete_others(target: Store, kind: str, within: tuple[Key, Key], kept: frozenset[Key]) -> None:
-    lo, hi = within
     size = min(PAGE, target.capabilities().max_txn_docs)
-    while keys := target.scan_keys(kind, lo, hi, limit=PAGE):
+    for keys in key_pages(target, kind, *within, limit=PAGE):
         others = [key for key in keys if key not in kept]
         for at in range(0, len(others), size):
             target.transact(_deleting(kind, others[at : at + size]), label="copy_delete")
-        lo = keys[-1] + "\0"
 
 
 def _deleting(kind: str, keys: Sequence[Key]) -> Callable[[Txn], None]:

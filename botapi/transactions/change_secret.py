@@ -8,7 +8,6 @@ from botapi.secrets.envelope import Place, Sealed
 from botapi.secrets.vault import (
     NAMED,
     OF_TASKS,
-    PAGE,
     Secret,
     read_secret,
     read_task_secret,
@@ -19,12 +18,12 @@ from botapi.secrets.vault import (
 )
 from botapi.store import codec
 from botapi.store.protocol import Doc, Store, Txn, join_key
+from botapi.store.walk import walk
 from botapi.transactions.cancel_task import Actor
 
 Seal = Callable[[Place], Sealed]
 """Seals the value that somebody gave, for a place."""
 MAX_TRIES = 10
-END = "\U0010ffff"
 
 
 class Contended(Exception):
@@ -94,12 +93,9 @@ def rewrap_task_secrets(
     store: Store, active_id: str, rewrap: Callable[[Place, Sealed], Sealed]
 ) -> Iterator[bool]:
     """Wrap the secret bytes of tasks anew, one after the other: was it done?"""
-    lo = ""
-    while docs := store.scan(OF_TASKS, lo, END, limit=PAGE):
-        lo = docs[-1].key + "\0"
-        for doc in docs:
-            if read_task_secret(doc).key_id != active_id:
-                yield store.transact(partial(_rewrap_task, doc, rewrap), label="rewrap_secret")
+    for doc in walk(store, OF_TASKS):
+        if read_task_secret(doc).key_id != active_id:
+            yield store.transact(partial(_rewrap_task, doc, rewrap), label="rewrap_secret")
 
 
 def _rewrap_task(was: Doc, rewrap: Callable[[Place, Sealed], Sealed], txn: Txn) -> bool:

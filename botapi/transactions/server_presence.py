@@ -12,13 +12,12 @@ from botapi.clock import DAY_MS
 from botapi.store import codec, schema
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, SchemaMismatch, Store, Txn
+from botapi.store.walk import walk
 from botapi.wire_json import reader
 
 KIND = "server"
 ALIVE_MS = 60_000
 """A process that has said nothing for so long is gone."""
-PAGE = 500
-END = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,7 @@ def leave(store: Store, server_id: str) -> None:
 
 def living(store: Store, now_ms: int) -> list[Server]:
     """The processes that were there within the last minute."""
-    found: list[Server] = []
-    lo = ""
-    while docs := store.scan(KIND, lo, END, limit=PAGE):
-        lo = docs[-1].key + "\0"
-        found += [_read_server(doc.body) for doc in docs]
+    found = (_read_server(doc.body) for doc in walk(store, KIND))
     return [server for server in found if now_ms - server.seen_ms < ALIVE_MS]
 
 
