@@ -7,9 +7,12 @@ import errno
 import ipaddress
 import os
 import resource
+import signal
 import socket
 import ssl
+import sys
 from contextlib import suppress
+from multiprocessing import get_context
 from typing import Any
 
 import click
@@ -58,11 +61,32 @@ def serve(**options: Any) -> None:
     if refusal:
         fail(refusal, FAILED)
     logs.configure(chosen.log_format, chosen.log_level)
-    key = prepare(chosen)
+    key = _prepared(chosen)
     if key:
         show_key(key)
     _raise_file_limit()
     Server(chosen).run()
+
+
+def _prepared(chosen: Settings) -> str:
+    """`prepare`; for a store that servers share in a process of its own.
+
+    The client of Datastore leaves threads and locks behind (gRPC), which no fork survives: a
+    worker may wait for one forever. Such a store shows no key, so the exit code says it all.
+    """
+    if not chosen.is_shared:
+        return prepare(chosen)
+    apart = get_context("fork").Process(target=_prepare_apart, args=(chosen,))
+    apart.start()
+    apart.join()
+    if apart.exitcode:
+        sys.exit(apart.exitcode if apart.exitcode > 0 else FAILED)
+    return ""
+
+
+def _prepare_apart(chosen: Settings) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
+    prepare(chosen)
 
 
 def exposure_problem(chosen: Settings) -> str:

@@ -13,6 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +119,22 @@ def test_task_lives_when_each_call_goes_to_another_front_end(fleet):
     assert len(told) == 2 * TASKS
     assert len(fleet.api.events("bot1", "bot_connected")) == connected
     assert all(fleet.balancer.served[server.port] > 10 for server in fleet.servers)
+
+
+def test_process_that_forks_the_workers_has_never_used_the_stores_client(fleet):
+    """gRPC's threads and locks do not survive a fork; the workers load it themselves."""
+    for server in fleet.servers:
+        before_fork = server.process.pid
+        workers = descendants_of(before_fork)
+        assert workers
+        assert not clients_in(before_fork)
+        assert all(clients_in(pid) for pid in workers)
+
+
+def clients_in(pid):
+    """The native parts of store clients in the memory of that process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return set(re.findall(r"cygrpc|psycopg_binary|libpq", maps))
 
 
 def test_killed_task_stops_when_the_wish_comes_in_elsewhere(fleet):
