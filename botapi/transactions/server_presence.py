@@ -12,7 +12,7 @@ from botapi.clock import DAY_MS
 from botapi.store import codec, schema
 from botapi.store.documents import SCHEMA_KEY, SCHEMA_KIND
 from botapi.store.protocol import SCHEMA_NUMBER, Doc, SchemaMismatch, Store, Txn
-from botapi.store.walk import walk
+from botapi.store.walk import END, PAGE, key_after
 from botapi.wire_json import reader
 
 KIND = "server"
@@ -70,7 +70,11 @@ def leave(store: Store, server_id: str) -> None:
 
 def living(store: Store, now_ms: int) -> list[Server]:
     """The processes that were there within the last minute."""
-    found = (_read_server(doc.body) for doc in walk(store, KIND))
+    found: list[Server] = []
+    lo = ""
+    while docs := store.scan(KIND, lo, END, limit=PAGE):
+        lo = key_after(docs[-1].key)
+        found += [_read_server(doc.body) for doc in docs]
     return [server for server in found if now_ms - server.seen_ms < ALIVE_MS]
 
 
